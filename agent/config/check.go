@@ -1,0 +1,203 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// check compares values with each other. What did not parse is not compared.
+func (d *draft) check(r *report) {
+	d.checkPeers(r)
+	d.checkBlocks(r)
+	d.checkFabric(r)
+	d.checkBudget(r)
+	d.checkTimers(r)
+	d.checkMTU(r)
+	d.checkDirs(r)
+	if r.good("bgp.listen") && d.listen == listenOff && slices.ContainsFunc(d.peers, isPassive) {
+		r.add("bgp.listen", "a passive peer needs a listener", "auto, or no passive peer")
+	}
+}
+
+func isPassive(p located[peerDraft]) bool { return p.value.Passive }
+
+func (d *draft) listens() bool {
+	return d.listen == listenOn || d.listen == listenAuto && slices.ContainsFunc(d.peers, isPassive)
+}
+
+func (d *draft) checkPeers(r *report) {
+	seen := map[netip.Addr]string{}
+	for _, p := range d.peers {
+		address, local := p.value.Address, p.value.LocalAddress
+		if !address.IsValid() {
+			continue
+		}
+		if first, twice := seen[address]; twice {
+			r.add(p.path+".address", fmt.Sprintf("%s is also %s", address, first), "one session with each address")
+		} else {
+			seen[address] = p.path
+		}
+		switch {
+		case !local.IsValid():
+		case local.Is4() != address.Is4():
+			r.add(p.path+".local_address", fmt.Sprintf("%s and %s are of different families", local, address), "")
+		case local == address:
+			r.add(p.path+".local_address", fmt.Sprintf("%s is the peer's own address", local), "")
+		}
+		if r.good("router_id") && d.RouterID.IsValid() && address == d.RouterID {
+			r.add("router_id", fmt.Sprintf("%s is the address of %s", address, p.path), "it must be this host's own")
+		}
+	}
+}
+
+// notForContainers is what no block may touch.
+var notForContainers = []struct {
+	prefix netip.Prefix
+	name   string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "\"this network\" (0.0.0.0/8)"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback (127.0.0.0/8)"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local (169.254.0.0/16)"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast (224.0.0.0/4)"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved (240.0.0.0/4)"},
+	{netip.MustParsePrefix("::/16"), "loopback and embedded IPv4 (::/16)"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local (fe80::/10)"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast (ff00::/8)"},
+}
+
+func (d *draft) checkBlocks(r *report) {
+	if len(d.blocks) == 0 && r.good("blocks") && r.lines["blocks"] > 0 && r.lines["blocks[0]"] == 0 {
+		r.add("blocks", "empty", "a host without a block has no address to give")
+	}
+	for i, b := range d.blocks {
+		if text, hint := unfit(b.value); text != "" {
+			r.add(b.path, text, hint)
+			continue
+		}
+		for _, other := range d.blocks[:i] {
+			if b.value.Overlaps(other.value) {
+				r.add(b.path, fmt.Sprintf("%s overlaps %s, %s", b.value, other.path, other.value), "remove one")
+				break
+			}
+		}
+		d.checkForeign(b, r)
+	}
+	d.checkRoom(r)
+}
+
+// checkRoom refuses a family whose only address is the host's own.
+func (d *draft) checkRoom(r *report) {
+	if !d.HostAddress {
+		return
+	}
+	ipv4, ipv6 := split(d.blocks)
+	for _, blocks := range [][]netip.Prefix{ipv4, ipv6} {
+		if len(blocks) == 1 && blocks[0].IsSingleIP() {
+			r.add("blocks", fmt.Sprintf("%s is one address, which the host takes for itself", blocks[0]),
+				"a larger block, or host_address: false")
+		}
+	}
+}
+
+// unfit says why a prefix cannot be a block.
+func unfit(p netip.Prefix) (text, hint string) {
+	low, high := 8, 32
+	if p.Addr().Is6() {
+		low, high = 32, 128
+	}
+	if p.Bits() < low {
+		return fmt.Sprintf("%s is too large", p), fmt.Sprintf("/%d to /%d", low, high)
+	}
+	for _, s := range notForContainers {
+		if p.Overlaps(s.prefix) {
+			return fmt.Sprintf("%s touches %s", p, s.name), "containers need unicast addresses that can be routed"
+		}
+	}
+	return "", ""
+}
+
+// checkForeign refuses a block with an address of the network around the host. One such address is reported.
+func (d *draft) checkForeign(b located[netip.Prefix], r *report) {
+	for _, p := range d.peers {
+		for _, a := range []located[netip.Addr]{
+			{p.path + ".address", p.value.Address},
+			{p.path + ".local_address", p.value.LocalAddress},
+		} {
+			if a.value.IsValid() && b.value.Contains(a.value.WithZone("")) {
+				r.add(b.path, fmt.Sprintf("%s contains %s, which is %s", b.value, a.value, a.path), "a container would get that address")
+				return
+			}
+		}
+	}
+}
+
+// checkFabric also wants the blocks inside: with the same fabric everywhere, other hosts refuse what is not.
+func (d *draft) checkFabric(r *report) {
+	for i, f := range d.fabric {
+		if f.value.Bits() == 0 {
+			r.add(f.path, f.value.String()+" is the default route", "that is import_default")
+		}
+		for _, other := range d.fabric[:i] {
+			if f.value.Overlaps(other.value) {
+				r.add(f.path, fmt.Sprintf("%s overlaps %s, %s", f.value, other.path, other.value), "remove one")
+				break
+			}
+		}
+	}
+	for _, b := range d.blocks {
+		if !r.good(b.path) {
+			continue
+		}
+		if family := d.fabricOf(b.value); len(family) > 0 && !slices.ContainsFunc(family, func(f netip.Prefix) bool {
+			return f.Bits() <= b.value.Bits() && f.Contains(b.value.Addr())
+		}) {
+			r.add(b.path, fmt.Sprintf("%s lies outside fabric", b.value), "other hosts would refuse it; extend fabric")
+		}
+	}
+}
+
+func (d *draft) fabricOf(block netip.Prefix) []netip.Prefix {
+	var family []netip.Prefix
+	for _, f := range d.fabric {
+		if f.value.Addr().Is4() == block.Addr().Is4() {
+			family = append(family, f.value)
+		}
+	}
+	return family
+}
+
+func (d *draft) checkTimers(r *report) {
+	if r.good("timers.keepalive", "timers.hold") && d.Timers.Keepalive >= d.Timers.Hold {
+		r.add("timers.keepalive", fmt.Sprintf("%s is not less than timers.hold, %s", short(d.Timers.Keepalive), short(d.Timers.Hold)),
+			"a third of it is usual")
+	}
+	gr := d.GracefulRestart
+	if r.good("graceful_restart.deferral", "graceful_restart.restart_time") && gr.Deferral > gr.RestartTime {
+		r.add("graceful_restart.deferral", fmt.Sprintf("%s is longer than restart_time, %s", short(gr.Deferral), short(gr.RestartTime)),
+			"peers would drop the routes before this host has chosen its own")
+	}
+}
+
+func (d *draft) checkMTU(r *report) {
+	if !r.good("mtu") || d.MTU == 0 {
+		return
+	}
+	least, why := 576, "IPv4 needs it"
+	if _, ipv6 := split(d.blocks); len(ipv6) > 0 {
+		least, why = 1280, "IPv6 needs it (RFC 8200 section 5)"
+	}
+	if d.MTU < least {
+		r.add("mtu", fmt.Sprintf("%d is below %d", d.MTU, least), why+"; 0 takes the uplink's")
+	}
+}
+
+func (d *draft) checkDirs(r *report) {
+	if !r.good("run_dir") {
+		return
+	}
+	if most := maxSocket - len("/"+speakerSocket); len(d.RunDir) > most {
+		r.add("run_dir", fmt.Sprintf("%s has %d bytes", d.RunDir, len(d.RunDir)),
+			fmt.Sprintf("at most %d, for a unix socket's path is short", most))
+	}
+}

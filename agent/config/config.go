@@ -1,0 +1,184 @@
+// Package config turns the configuration file, the environment and the command line into one validated Config.
+//
+// A value is taken from the first of: a flag, an environment variable (HOSTFABRIC_LOG_LEVEL is log.level), the
+// file, the default. Every mistake is reported at once, see Errors.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+)
+
+// Config is a host's whole configuration. It is valid as Load returns it and is not changed afterwards.
+type Config struct {
+	ASN      uint32
+	RouterID netip.Addr // IPv4; zero: the agent finds one
+	Host     string     // one DNS label
+
+	Peers         []Peer
+	Blocks        []netip.Prefix // masked, disjoint, in the order of the file
+	Fabric        []netip.Prefix // the container space of all hosts together
+	Import        []ImportRule   // beyond the default route and Fabric, see ImportRules
+	ImportDefault bool           // accept 0.0.0.0/0 and ::/0
+	Budget        Budget
+
+	Timers          Timers
+	GracefulRestart GracefulRestart
+	BGP             BGP
+	BFD             BFD
+
+	MTU           int // bytes; 0: the uplink's
+	IPAM          IPAM
+	Routes        Routes
+	HostAddress   bool // the first address of the first block of each family goes on lo
+	ManageSysctls bool // the agent turns forwarding on itself
+
+	StateDir string // absolute
+	RunDir   string // absolute
+	API      API
+	Metrics  Metrics
+	Log      Log
+}
+
+// Peer is a router this host has a session with.
+type Peer struct {
+	Address      netip.Addr // with its zone if link-local
+	ASN          uint32
+	Name         string     // for people; the address if the file gives none
+	Password     Secret     // TCP MD5, RFC 2385; empty: none
+	LocalAddress netip.Addr // zero: the kernel chooses
+	TTLSecurity  bool       // RFC 5082
+	Passive      bool       // wait for the peer to connect
+	MaxPrefixes  uint32     // per family
+}
+
+// ImportRule accepts prefixes inside Prefix whose length is within [MinLength, MaxLength].
+type ImportRule struct {
+	Prefix               netip.Prefix
+	MinLength, MaxLength int // bits
+}
+
+// Budget is how many prefixes a family may take in a ToR's table for this host.
+type Budget struct{ IPv4, IPv6 int }
+
+// Timers are BGP's, in whole seconds (RFC 4271 section 10).
+type Timers struct{ Keepalive, Hold, ConnectRetry time.Duration }
+
+// GracefulRestart is RFC 4724 as the restarting side.
+type GracefulRestart struct {
+	Enabled     bool
+	RestartTime time.Duration // whole seconds, at most 4095: the field has 12 bits
+	Deferral    time.Duration // how long to wait for End-of-RIB before choosing routes
+}
+
+// BGP is about the speaker process.
+type BGP struct {
+	Listen    bool // on Port; without it every session is opened from here
+	Port      int
+	Multipath int      // most next hops of one route
+	Inspect   Listener // GoBGP's API, read only; loopback or unix
+}
+
+// BFD is RFC 5880. This version has no BFD process, so Enabled is never true.
+type BFD struct {
+	Enabled    bool
+	Interval   time.Duration
+	Multiplier int
+}
+
+// IPAM is about the lease file.
+type IPAM struct {
+	Quarantine time.Duration // between release and reuse of an address
+	Fsync      bool
+}
+
+// Routes is about the kernel's routes. They are in the main table.
+type Routes struct {
+	Metric uint32
+	Resync time.Duration // between full listings
+}
+
+// API is the agent's own.
+type API struct {
+	Group string // may use the socket besides root
+}
+
+// Metrics is about the HTTP listener for Prometheus.
+type Metrics struct{ Listen Listener }
+
+// Log says what is logged and how.
+type Log struct {
+	Level  slog.Level
+	Format LogFormat
+}
+
+// LogFormat is how a log line is written.
+type LogFormat string
+
+// The log formats there are.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// speakerSocket is the longest socket path below RunDir.
+const speakerSocket = "speaker/gobgp.sock"
+
+// APISocket is where the agent serves hostfabric.v1.
+func (c *Config) APISocket() string { return filepath.Join(c.RunDir, "hostfabric.sock") }
+
+// CNISocket is where the agent serves hostfabric-cni.
+func (c *Config) CNISocket() string { return filepath.Join(c.RunDir, "cni.sock") }
+
+// SpeakerSocket is where the speaker serves the agent, with full rights.
+func (c *Config) SpeakerSocket() string { return filepath.Join(c.RunDir, speakerSocket) }
+
+// LeaseFile is the record of every address in use.
+func (c *Config) LeaseFile() string { return filepath.Join(c.StateDir, "leases") }
+
+// CNISpool is the directory of the DELs that came while the agent was down.
+func (c *Config) CNISpool() string { return filepath.Join(c.StateDir, "cni-spool") }
+
+// BlocksByFamily splits Blocks.
+func (c *Config) BlocksByFamily() (ipv4, ipv6 []netip.Prefix) {
+	for _, b := range c.Blocks {
+		if b.Addr().Is4() {
+			ipv4 = append(ipv4, b)
+		} else {
+			ipv6 = append(ipv6, b)
+		}
+	}
+	return ipv4, ipv6
+}
+
+// HostAddresses are the host's own addresses in the fabric: the first of the first block of each family. They
+// are never given to a container. None if HostAddress is off.
+func (c *Config) HostAddresses() []netip.Addr {
+	if !c.HostAddress {
+		return nil
+	}
+	var addrs []netip.Addr
+	ipv4, ipv6 := c.BlocksByFamily()
+	for _, blocks := range [][]netip.Prefix{ipv4, ipv6} {
+		if len(blocks) > 0 {
+			addrs = append(addrs, blocks[0].Addr())
+		}
+	}
+	return addrs
+}
+
+// ImportRules are all the prefixes to accept from peers: the default routes, everything inside Fabric, and Import.
+func (c *Config) ImportRules() []ImportRule {
+	var rules []ImportRule
+	if c.ImportDefault {
+		rules = append(rules,
+			ImportRule{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)},
+			ImportRule{Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+	}
+	for _, p := range c.Fabric {
+		rules = append(rules, ImportRule{Prefix: p, MinLength: p.Bits(), MaxLength: p.Addr().BitLen()})
+	}
+	return append(rules, c.Import...)
+}

@@ -1,0 +1,233 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// draft is a Config in the making, with what only the checks need.
+type draft struct {
+	Config
+	listen listen
+	peers  []located[peerDraft]
+	blocks []located[netip.Prefix]
+	fabric []located[netip.Prefix]
+}
+
+// located is a value that parsed, and the path of its key.
+type located[T any] struct {
+	path  string
+	value T
+}
+
+type peerDraft struct {
+	Peer
+	passwordFile string
+}
+
+// importDraft is an element of import; ge and le may be unset.
+type importDraft struct {
+	prefix netip.Prefix
+	ge, le int
+}
+
+// listen is bgp.listen.
+type listen string
+
+const (
+	listenAuto listen = "auto" // if a peer is passive
+	listenOn   listen = "true"
+	listenOff  listen = "false"
+)
+
+const (
+	minHold = 3 * time.Second // RFC 4271 section 4.2 has 0 as well, for ever: a dead ToR would never be noticed
+	maxHold = 65535 * time.Second
+)
+
+func parseBFD(text string) (bool, error) {
+	on, err := parseBool(text)
+	if on {
+		return false, &problem{"this version has no BFD", "remove it, or set it to false; timers.hold notices a dead ToR meanwhile"}
+	}
+	return on, err
+}
+
+func parseName(text string) (string, error) {
+	if len(text) > 64 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return "", &problem{fmt.Sprintf("%q is not a name", text), "at most 64 printable characters"}
+	}
+	return text, nil
+}
+
+func asIs(text string) (string, error) { return text, nil }
+
+// hostOr is parseLabel with the machine's name, up to its first dot, as the default.
+func hostOr(hostname func() (string, error)) func(string) (string, error) {
+	return func(text string) (string, error) {
+		if text != "" {
+			return parseLabel(text)
+		}
+		name, err := hostname()
+		if err != nil {
+			return "", &problem{"this machine's name cannot be found: " + err.Error(), "set host"}
+		}
+		name, _, _ = strings.Cut(name, ".")
+		if _, err := parseLabel(name); err != nil {
+			return "", &problem{fmt.Sprintf("this machine's name, %q, is not a DNS label", name), "set host"}
+		}
+		return parseLabel(name)
+	}
+}
+
+func (d *draft) setScalars(l *layers, r *report) {
+	for _, f := range fields {
+		if r.bad[f.key] {
+			continue
+		}
+		if err := f.set(d, l.viper.GetString(f.key)); err != nil {
+			r.addErr(f.key, l.source[f.key], err)
+		}
+	}
+}
+
+func (d *draft) setLists(l *layers, r *report, read passwords) {
+	for i, v := range l.list("peers", r, "the routers this host connects to; [] for none") {
+		if values, ok := v.(map[string]any); ok {
+			d.addPeer(fmt.Sprintf("peers[%d]", i), values, r, read)
+		}
+	}
+	d.blocks = prefixes("blocks", l.list("blocks", r, "the address blocks of this host"), r)
+	d.fabric = prefixes("fabric", l.list("fabric", r, ""), r)
+	for i, v := range l.list("import", r, "") {
+		if rule, ok := importRule(fmt.Sprintf("import[%d]", i), v, r); ok {
+			d.Import = append(d.Import, rule)
+		}
+	}
+}
+
+// list is a list of the file; needed, if not empty, says what must be there.
+func (l *layers) list(key string, r *report, needed string) []any {
+	values, present := l.viper.Get(key).([]any)
+	if !present && needed != "" && !r.bad[key] {
+		r.add(key, "missing", needed)
+	}
+	return values
+}
+
+func (d *draft) addPeer(path string, values map[string]any, r *report, read passwords) {
+	var p peerDraft
+	setEntry(peerFields, &p, path, values, r)
+	if p.passwordFile != "" {
+		at := path + ".password_file"
+		password, err := read(p.passwordFile)
+		if err != nil {
+			r.addErr(at, "", err)
+		}
+		p.Password = password
+	}
+	if p.Name == "" {
+		p.Name = p.Address.String()
+	}
+	d.peers = append(d.peers, located[peerDraft]{path, p})
+}
+
+// setEntry fills an element of a list; what is wrong keeps its zero value.
+func setEntry[T any](fields []field[T], t *T, path string, values map[string]any, r *report) {
+	for _, f := range fields {
+		at := path + "." + f.key
+		if r.bad[at] {
+			continue
+		}
+		text, ok := values[f.key].(string)
+		if !ok {
+			text = f.value
+		}
+		if err := f.set(t, text); err != nil {
+			r.addErr(at, "", err)
+			if r.lines[at] == 0 {
+				r.errs[len(r.errs)-1].Line = r.lines[path]
+			}
+		}
+	}
+}
+
+func prefixes(key string, values []any, r *report) []located[netip.Prefix] {
+	var list []located[netip.Prefix]
+	for i, v := range values {
+		text, ok := v.(string)
+		if !ok {
+			continue
+		}
+		path := fmt.Sprintf("%s[%d]", key, i)
+		p, err := parsePrefix(text)
+		if err != nil {
+			r.addErr(path, "", err)
+			continue
+		}
+		list = append(list, located[netip.Prefix]{path, p})
+	}
+	return list
+}
+
+// importRule understands a prefix on its own, which accepts just itself, and a mapping as in a prefix list: ge and
+// le bound the length; ge alone leaves it open upwards.
+func importRule(path string, v any, r *report) (ImportRule, bool) {
+	before := len(r.errs)
+	i := importDraft{ge: unset, le: unset}
+	switch v := v.(type) {
+	case string:
+		p, err := parsePrefix(v)
+		if err != nil {
+			r.addErr(path, "", err)
+		}
+		i.prefix = p
+	case map[string]any:
+		setEntry(importFields, &i, path, v, r)
+	default:
+		return ImportRule{}, false
+	}
+	if len(r.errs) > before || !r.good(path+".prefix", path+".ge", path+".le") {
+		return ImportRule{}, false
+	}
+	rule := i.rule()
+	length, most := rule.Prefix.Bits(), rule.Prefix.Addr().BitLen()
+	if rule.MinLength < length || rule.MaxLength < rule.MinLength || rule.MaxLength > most {
+		r.add(path, fmt.Sprintf("lengths %d to %d do not fit %s", rule.MinLength, rule.MaxLength, rule.Prefix),
+			fmt.Sprintf("%d <= ge <= le <= %d", length, most))
+		return ImportRule{}, false
+	}
+	return rule, true
+}
+
+func (i importDraft) rule() ImportRule {
+	rule := ImportRule{Prefix: i.prefix, MinLength: i.prefix.Bits(), MaxLength: i.prefix.Bits()}
+	if i.ge != unset {
+		rule.MinLength, rule.MaxLength = i.ge, i.prefix.Addr().BitLen()
+	}
+	if i.le != unset {
+		rule.MaxLength = i.le
+	}
+	return rule
+}
+
+// config is the finished Config; the checks have passed.
+func (d *draft) config() *Config {
+	c := d.Config
+	for _, p := range d.peers {
+		c.Peers = append(c.Peers, p.value.Peer)
+	}
+	c.Blocks, c.Fabric = values(d.blocks), values(d.fabric)
+	c.BGP.Listen = d.listens()
+	return &c
+}
+
+func values[T any](list []located[T]) []T {
+	var vs []T
+	for _, l := range list {
+		vs = append(vs, l.value)
+	}
+	return vs
+}

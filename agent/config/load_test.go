@@ -1,0 +1,288 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+const small = `
+asn: 4200000001
+host: r1h1
+peers:
+  - {address: 10.0.0.0, asn: 4200100001}
+  - {address: 10.0.0.2, asn: 4200100002}
+blocks: [10.64.0.0/26, "fd00:64::/64"]
+`
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "hostfabric.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func mustLoad(t *testing.T, text string, flags *pflag.FlagSet) *Config {
+	t.Helper()
+	c, err := Load(write(t, text), flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+var sameNetip = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
+
+func TestLoadFillsDefaults(t *testing.T) {
+	want := &Config{
+		ASN:  4200000001,
+		Host: "r1h1",
+		Peers: []Peer{
+			{Address: addr("10.0.0.0"), ASN: 4200100001, Name: "10.0.0.0", MaxPrefixes: 20000},
+			{Address: addr("10.0.0.2"), ASN: 4200100002, Name: "10.0.0.2", MaxPrefixes: 20000},
+		},
+		Blocks:          []netip.Prefix{pfx("10.64.0.0/26"), pfx("fd00:64::/64")},
+		ImportDefault:   true,
+		Budget:          Budget{4, 4},
+		Timers:          Timers{3 * time.Second, 9 * time.Second, time.Second},
+		GracefulRestart: GracefulRestart{true, 2 * time.Minute, 5 * time.Second},
+		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}},
+		BFD:             BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
+		IPAM:            IPAM{Quarantine: 10 * time.Second},
+		Routes:          Routes{Metric: 2048, Resync: 30 * time.Second},
+		HostAddress:     true,
+		ManageSysctls:   true,
+		StateDir:        "/var/lib/hostfabric",
+		RunDir:          "/run/hostfabric",
+		API:             API{Group: "hostfabric"},
+		Log:             Log{Level: slog.LevelInfo, Format: LogText},
+	}
+	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestLoadReadsEveryKey(t *testing.T) {
+	path := write(t, `
+asn: 64086.59904
+router_id: 10.255.0.1
+host: R1H1
+peers:
+  - address: fe80::1%tor1
+    asn: 65001
+    name: tor1
+    password_file: tor.key
+    ttl_security: true
+    passive: true
+    local_address: fe80::2%tor1
+    max_prefixes: 100
+blocks: [10.64.0.0/26]
+fabric: [10.64.0.0/12]
+import: [192.0.2.0/24, {prefix: 10.0.0.0/8, le: 24}, {prefix: 10.0.0.0/8, ge: 16}, {prefix: "fd00::/8", ge: 32, le: 64}]
+import_default: false
+budget: {ipv4: 2, ipv6: 1}
+timers: {keepalive: 10s, hold: 30s, connect_retry: 2s}
+graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s}
+bgp: {listen: auto, port: 1179, multipath: 8, inspect: "unix:///run/x.sock"}
+bfd: {enabled: false, interval: 100ms, multiplier: 5}
+mtu: 9000
+ipam: {quarantine: 1m, fsync: true}
+routes: {metric: 100, resync: 1m}
+host_address: false
+manage_sysctls: false
+state_dir: /srv/hf/
+run_dir: /run/hf
+api: {group: wheel}
+metrics: {listen: ":9179"}
+log: {level: debug, format: json}
+`)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "tor.key"), []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		ASN:      4200000000,
+		RouterID: addr("10.255.0.1"),
+		Host:     "r1h1",
+		Peers: []Peer{{
+			Address: addr("fe80::1%tor1"), ASN: 65001, Name: "tor1", Password: "s3cret", TTLSecurity: true, Passive: true,
+			LocalAddress: addr("fe80::2%tor1"), MaxPrefixes: 100,
+		}},
+		Blocks: []netip.Prefix{pfx("10.64.0.0/26")},
+		Fabric: []netip.Prefix{pfx("10.64.0.0/12")},
+		Import: []ImportRule{
+			{pfx("192.0.2.0/24"), 24, 24}, {pfx("10.0.0.0/8"), 8, 24}, {pfx("10.0.0.0/8"), 16, 32}, {pfx("fd00::/8"), 32, 64},
+		},
+		Budget:          Budget{2, 1},
+		Timers:          Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
+		GracefulRestart: GracefulRestart{false, time.Minute, 10 * time.Second},
+		BGP:             BGP{Listen: true, Port: 1179, Multipath: 8, Inspect: Listener{"unix", "/run/x.sock"}},
+		BFD:             BFD{Interval: 100 * time.Millisecond, Multiplier: 5},
+		MTU:             9000,
+		IPAM:            IPAM{Quarantine: time.Minute, Fsync: true},
+		Routes:          Routes{Metric: 100, Resync: time.Minute},
+		StateDir:        "/srv/hf",
+		RunDir:          "/run/hf",
+		API:             API{Group: "wheel"},
+		Metrics:         Metrics{Listener{"tcp", ":9179"}},
+		Log:             Log{Level: slog.LevelDebug, Format: LogJSON},
+	}
+	got, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, sameNetip); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestDerived(t *testing.T) {
+	c := mustLoad(t, small+"fabric: [10.64.0.0/12]\nimport: [192.0.2.0/24]\nrun_dir: /run/h1\nstate_dir: /var/h1\n", nil)
+	wantRules := []ImportRule{
+		{pfx("0.0.0.0/0"), 0, 0}, {pfx("::/0"), 0, 0}, {pfx("10.64.0.0/12"), 12, 32}, {pfx("192.0.2.0/24"), 24, 24},
+	}
+	if diff := cmp.Diff(wantRules, c.ImportRules(), sameNetip); diff != "" {
+		t.Errorf("ImportRules, -want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff([]netip.Addr{addr("10.64.0.0"), addr("fd00:64::")}, c.HostAddresses(), sameNetip); diff != "" {
+		t.Errorf("HostAddresses, -want +got:\n%s", diff)
+	}
+	paths := []string{c.APISocket(), c.CNISocket(), c.SpeakerSocket(), c.LeaseFile(), c.CNISpool()}
+	want := []string{"/run/h1/hostfabric.sock", "/run/h1/cni.sock", "/run/h1/speaker/gobgp.sock", "/var/h1/leases", "/var/h1/cni-spool"}
+	if diff := cmp.Diff(want, paths); diff != "" {
+		t.Errorf("paths, -want +got:\n%s", diff)
+	}
+}
+
+// TestPrecedence checks flag over environment over file over default.
+func TestPrecedence(t *testing.T) {
+	flags := func(args ...string) *pflag.FlagSet {
+		f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+		f.String("log-level", "error", "")
+		f.Bool("ipam-fsync", false, "")
+		f.Duration("timers-hold", time.Hour, "")
+		f.String("config", "", "")
+		if err := f.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	inFile := small + "log: {level: warn}\n"
+	for _, tc := range []struct {
+		name, file, env string
+		flags           *pflag.FlagSet
+		want            slog.Level
+	}{
+		{"default", small, "", nil, slog.LevelInfo},
+		{"a flag's own default does not count", small, "", flags(), slog.LevelInfo},
+		{"file", inFile, "", flags(), slog.LevelWarn},
+		{"environment", inFile, "debug", flags(), slog.LevelDebug},
+		{"flag", inFile, "debug", flags("--log-level=error"), slog.LevelError},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv("HOSTFABRIC_LOG_LEVEL", tc.env)
+			if got := mustLoad(t, tc.file, tc.flags).Log.Level; got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+	c := mustLoad(t, small, flags("--ipam-fsync", "--timers-hold=30s", "--config=x"))
+	if !c.IPAM.Fsync || c.Timers.Hold != 30*time.Second {
+		t.Errorf("typed flags: %+v, %+v", c.IPAM, c.Timers)
+	}
+}
+
+// TestForeignEnvironment has what Kubernetes sets for services called hostfabric and hostfabric-bgp.
+func TestForeignEnvironment(t *testing.T) {
+	t.Setenv("HOSTFABRIC_SERVICE_HOST", "10.96.0.7")
+	t.Setenv("HOSTFABRIC_PORT", "tcp://10.96.0.7:179")
+	t.Setenv("HOSTFABRIC_PORT_179_TCP_ADDR", "10.96.0.7")
+	t.Setenv("HOSTFABRIC_BGP_PORT", "tcp://10.96.0.7:179")
+	if c := mustLoad(t, small, nil); c.BGP.Port != 179 {
+		t.Errorf("bgp.port is %d", c.BGP.Port)
+	}
+}
+
+func TestEnvironmentIsNamedInErrors(t *testing.T) {
+	t.Setenv("HOSTFABRIC_LOG_LEVEL", "loud")
+	flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	flags.String("mtu", "", "")
+	if err := flags.Parse([]string{"--mtu=big"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(write(t, small), flags)
+	want := `log.level: "loud" is not one of debug, info, warn, error, set by HOSTFABRIC_LOG_LEVEL
+mtu: "big" is not a number from 0 to 65535, set by --mtu`
+	if err == nil || err.Error() != want {
+		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
+}
+
+// TestNamesAreUnique: two keys of one variable or flag could not be told apart.
+func TestNamesAreUnique(t *testing.T) {
+	seen := map[string]string{}
+	for key := range Keys() {
+		for _, name := range []string{EnvName(key), "--" + FlagName(key)} {
+			if seen[name] != "" {
+				t.Errorf("%s and %s are both %s", seen[name], key, name)
+			}
+			seen[name] = key
+		}
+	}
+	if got := EnvName("graceful_restart.restart_time"); got != "HOSTFABRIC_GRACEFUL_RESTART_RESTART_TIME" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestNoFile(t *testing.T) {
+	_, err := Load("/nonexistent/hostfabric.yaml", nil)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Load(t.TempDir(), nil); err == nil {
+		t.Error("a directory was read as a file")
+	}
+	if _, err := Load("/dev/zero", nil); err == nil || !strings.Contains(err.Error(), "1 MiB") {
+		t.Errorf("an endless file: got %v", err)
+	}
+}
+
+func TestHostDefaultsToTheMachine(t *testing.T) {
+	parse := hostOr(func() (string, error) { return "R1H1.rack1.example.net", nil })
+	if got, err := parse(""); got != "r1h1" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	parse = hostOr(func() (string, error) { return "my_host", nil })
+	if _, err := parse(""); err == nil || err.Error() != `this machine's name, "my_host", is not a DNS label` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSecretIsHidden(t *testing.T) {
+	var out strings.Builder
+	s := Secret("s3cret")
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "a", s, "b", Peer{Password: s}, "c", []Secret{s})
+	if strings.Contains(out.String(), "s3cret") {
+		t.Errorf("shown: %s", out.String())
+	}
+	if string(s) != "s3cret" {
+		t.Error("the conversion hides it as well")
+	}
+}

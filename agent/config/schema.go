@@ -1,0 +1,152 @@
+package config
+
+import (
+	"log/slog"
+	"math"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+// field is a key of a T that has a single value: its name, its default as one would write it in the file, and
+// what to do with the text.
+type field[T any] struct {
+	key   string
+	value string
+	set   func(*T, string) error
+}
+
+// put is a field's set function: parse, then store where at says.
+func put[T, V any](at func(*T) *V, parse func(string) (V, error)) func(*T, string) error {
+	return func(t *T, text string) error {
+		v, err := parse(text)
+		if err != nil {
+			return err
+		}
+		*at(t) = v
+		return nil
+	}
+}
+
+// fields are all keys outside lists.
+var fields = []field[draft]{
+	{"asn", "", put(func(d *draft) *uint32 { return &d.ASN }, needed(parseASN, "this host's own AS number"))},
+	{"router_id", "", put(func(d *draft) *netip.Addr { return &d.RouterID }, parseRouterID)},
+	{"host", "", put(func(d *draft) *string { return &d.Host }, hostOr(os.Hostname))},
+	{"import_default", "true", put(func(d *draft) *bool { return &d.ImportDefault }, parseBool)},
+	{"budget.ipv4", "4", put(func(d *draft) *int { return &d.Budget.IPv4 }, parseInt(0, 256))},
+	{"budget.ipv6", "4", put(func(d *draft) *int { return &d.Budget.IPv6 }, parseInt(0, 256))},
+
+	{"timers.keepalive", "3s", put(func(d *draft) *time.Duration { return &d.Timers.Keepalive }, parseSeconds(time.Second, maxHold))},
+	{"timers.hold", "9s", put(func(d *draft) *time.Duration { return &d.Timers.Hold }, parseSeconds(minHold, maxHold))},
+	{"timers.connect_retry", "1s", put(func(d *draft) *time.Duration { return &d.Timers.ConnectRetry }, parseSeconds(time.Second, maxHold))},
+	{"graceful_restart.enabled", "true", put(func(d *draft) *bool { return &d.GracefulRestart.Enabled }, parseBool)},
+	{"graceful_restart.restart_time", "120s", put(func(d *draft) *time.Duration { return &d.GracefulRestart.RestartTime },
+		parseSeconds(time.Second, 4095*time.Second))},
+	{"graceful_restart.deferral", "5s", put(func(d *draft) *time.Duration { return &d.GracefulRestart.Deferral },
+		parseSeconds(time.Second, 4095*time.Second))},
+
+	{"bgp.listen", string(listenAuto), put(func(d *draft) *listen { return &d.listen }, parseChoice(listenAuto, listenOn, listenOff))},
+	{"bgp.port", "179", put(func(d *draft) *int { return &d.BGP.Port }, parseInt(1, 65535))},
+	{"bgp.multipath", "64", put(func(d *draft) *int { return &d.BGP.Multipath }, parseInt(1, 256))},
+	{"bgp.inspect", "127.0.0.1:50051", put(func(d *draft) *Listener { return &d.BGP.Inspect }, parseLocal)},
+	{"bfd.enabled", "false", put(func(d *draft) *bool { return &d.BFD.Enabled }, parseBFD)},
+	{"bfd.interval", "300ms", put(func(d *draft) *time.Duration { return &d.BFD.Interval }, parseDuration(10*time.Millisecond, time.Minute))},
+	{"bfd.multiplier", "3", put(func(d *draft) *int { return &d.BFD.Multiplier }, parseInt(1, 255))},
+
+	{"mtu", "0", put(func(d *draft) *int { return &d.MTU }, parseInt(0, 65535))},
+	{"ipam.quarantine", "10s", put(func(d *draft) *time.Duration { return &d.IPAM.Quarantine }, parseDuration(0, 24*time.Hour))},
+	{"ipam.fsync", "false", put(func(d *draft) *bool { return &d.IPAM.Fsync }, parseBool)},
+	{"routes.metric", "2048", put(func(d *draft) *uint32 { return &d.Routes.Metric }, parseUint32(1, math.MaxUint32))},
+	{"routes.resync", "30s", put(func(d *draft) *time.Duration { return &d.Routes.Resync }, parseDuration(time.Second, time.Hour))},
+	{"host_address", "true", put(func(d *draft) *bool { return &d.HostAddress }, parseBool)},
+	{"manage_sysctls", "true", put(func(d *draft) *bool { return &d.ManageSysctls }, parseBool)},
+
+	{"state_dir", "/var/lib/hostfabric", put(func(d *draft) *string { return &d.StateDir }, parseDir)},
+	{"run_dir", "/run/hostfabric", put(func(d *draft) *string { return &d.RunDir }, parseDir)},
+	{"api.group", "hostfabric", put(func(d *draft) *string { return &d.API.Group }, parseGroup)},
+	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
+	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
+	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
+}
+
+// peerFields are the keys of an element of peers.
+var peerFields = []field[peerDraft]{
+	{"address", "", put(func(p *peerDraft) *netip.Addr { return &p.Address }, needed(parseAddr, "the router's address"))},
+	{"asn", "", put(func(p *peerDraft) *uint32 { return &p.ASN }, needed(parseASN, "the router's AS number"))},
+	{"name", "", put(func(p *peerDraft) *string { return &p.Name }, parseName)},
+	{"password_file", "", put(func(p *peerDraft) *string { return &p.passwordFile }, asIs)},
+	{"ttl_security", "false", put(func(p *peerDraft) *bool { return &p.TTLSecurity }, parseBool)},
+	{"passive", "false", put(func(p *peerDraft) *bool { return &p.Passive }, parseBool)},
+	{"local_address", "", put(func(p *peerDraft) *netip.Addr { return &p.LocalAddress }, orZero(parseAddr))},
+	{"max_prefixes", "20000", put(func(p *peerDraft) *uint32 { return &p.MaxPrefixes }, parseUint32(1, math.MaxUint32))},
+}
+
+// importFields are the keys of an element of import. ge and le are what prefix lists call them.
+var importFields = []field[importDraft]{
+	{"prefix", "", put(func(i *importDraft) *netip.Prefix { return &i.prefix }, needed(parsePrefix, "such as 10.0.0.0/8"))},
+	{"ge", "", put(func(i *importDraft) *int { return &i.ge }, orUnset(parseInt(0, 128)))},
+	{"le", "", put(func(i *importDraft) *int { return &i.le }, orUnset(parseInt(0, 128)))},
+}
+
+// root is the shape of the whole file.
+var root = func() *shape {
+	top := mappingOf(fields)
+	word := &shape{scalar: true}
+	top.keys["peers"] = &shape{each: mappingOf(peerFields)}
+	top.keys["blocks"] = &shape{each: word}
+	top.keys["fabric"] = &shape{each: word}
+	rule := mappingOf(importFields)
+	rule.scalar = true
+	top.keys["import"] = &shape{each: rule}
+	return top
+}()
+
+func mappingOf[T any](fields []field[T]) *shape {
+	top := &shape{keys: map[string]*shape{}}
+	for _, f := range fields {
+		at := top
+		names := strings.Split(f.key, ".")
+		for _, section := range names[:len(names)-1] {
+			if at.keys[section] == nil {
+				at.keys[section] = &shape{keys: map[string]*shape{}}
+			}
+			at = at.keys[section]
+		}
+		at.keys[names[len(names)-1]] = &shape{scalar: true}
+	}
+	return top
+}
+
+// needed refuses the empty text, which is what a key without a default has when nobody sets it.
+func needed[V any](parse func(string) (V, error), what string) func(string) (V, error) {
+	return func(text string) (V, error) {
+		if text == "" {
+			var none V
+			return none, &problem{"missing", what}
+		}
+		return parse(text)
+	}
+}
+
+func orZero[V any](parse func(string) (V, error)) func(string) (V, error) {
+	return func(text string) (V, error) {
+		if text == "" {
+			var none V
+			return none, nil
+		}
+		return parse(text)
+	}
+}
+
+const unset = -1
+
+func orUnset(parse func(string) (int, error)) func(string) (int, error) {
+	return func(text string) (int, error) {
+		if text == "" {
+			return unset, nil
+		}
+		return parse(text)
+	}
+}
