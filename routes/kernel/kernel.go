@@ -1,0 +1,239 @@
+// Package kernel is the routes.FIB of a Linux network namespace.
+//
+// Routes with gateways refer to kernel nexthop objects: one group per distinct set of next hops, shared by every
+// route that has it, its legs shared between groups. The set a group stands for is remembered here; what the kernel's
+// group has at the moment is what of the set is usable. When a link loses its carrier the kernel removes its legs from
+// every group, or the group and with it the routes when no leg is left, and tells nobody. When a link comes back, or a
+// next hop is suspended, one message for each group moves every prefix.
+package kernel
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostfabric/hostfabric/routes"
+	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
+)
+
+const (
+	// Protocol marks our routes and nexthops (rtm_protocol, nh_protocol). Nothing without it is ever touched.
+	Protocol = 176
+	// ProtocolName is its name in /etc/iproute2/rt_protos.d.
+	ProtocolName = "hostfabric"
+	// MainTable is the routing table used unless told otherwise.
+	MainTable = unix.RT_TABLE_MAIN
+)
+
+// Options of a FIB. The zero value is what the agent uses.
+type Options struct {
+	Protocol int // 0: Protocol
+	Table    int // 0: MainTable
+	Log      *slog.Logger
+}
+
+// FIB is the routing table of the network namespace it was made in. Its methods may be called from any goroutine.
+type FIB struct {
+	opts   Options
+	log    *slog.Logger
+	conn   *rtnl.Conn
+	links  *links
+	events *os.File
+	hints  chan struct{} // size 1
+
+	mu   sync.Mutex // guards all below, and one operation on the kernel
+	hops *hops
+	uses uses
+	// running is whether a link that matters ran at its last event. Links never heard of are not in it.
+	running map[string]bool
+}
+
+var _ routes.FIB = (*FIB)(nil)
+
+// New opens the routing table of the calling thread's network namespace. The FIB stays with that namespace.
+func New(opts Options) (*FIB, error) {
+	opts.Protocol = cmp.Or(opts.Protocol, Protocol)
+	opts.Table = cmp.Or(opts.Table, MainTable)
+	if opts.Protocol <= unix.RTPROT_STATIC || opts.Protocol > 255 {
+		return nil, fmt.Errorf("route protocol %d: must be between %d and 255", opts.Protocol, unix.RTPROT_STATIC+1)
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	f := &FIB{opts: opts, log: opts.Log, uses: newUses(), running: make(map[string]bool), hints: make(chan struct{}, 1)}
+	var err error
+	if f.conn, err = rtnl.Open(); err != nil {
+		return nil, err
+	}
+	if f.links, err = openLinks(f.conn); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if f.events, err = subscribe(f.conn.Port(), uint8(opts.Protocol)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	f.hops = newHops(f.conn, f.links, uint8(opts.Protocol), f.log)
+	return f, nil
+}
+
+// Close releases the sockets. Routes and nexthops stay in the kernel.
+func (f *FIB) Close() error {
+	err := f.conn.Close()
+	if f.links != nil {
+		err = errors.Join(err, f.links.close())
+	}
+	if f.events != nil {
+		err = errors.Join(err, f.events.Close())
+	}
+	return err
+}
+
+// List implements routes.FIB. It first brings the nexthop groups in line with the links, and afterwards removes those
+// that nothing uses. A route's next hops are those its group stands for, whether or not all are usable now.
+func (f *FIB) List(ctx context.Context) ([]routes.Route, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.hops.sync(); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	var all []routes.Route
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		rs, err := f.dump(family, now)
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		all = append(all, rs...)
+	}
+	f.uses.forget(now)
+	return all, f.hops.collect(f.uses.groups())
+}
+
+func (f *FIB) dump(family uint8, now time.Time) ([]routes.Route, error) {
+	var b rtnl.Batch
+	b.Begin(unix.RTM_GETROUTE, 0)
+	b.Route(rtnl.RouteHeader{Family: family, Table: f.opts.Table, Protocol: uint8(f.opts.Protocol)})
+	if f.opts.Table > 255 {
+		b.Uint32(unix.RTA_TABLE, uint32(f.opts.Table))
+	}
+	var all []routes.Route
+	names, sets := make(map[int]string), f.hops.sets()
+	err := f.conn.Dump(&b, func() { all = all[:0] }, func(m rtnl.Message) {
+		raw, ok := parseRoute(m)
+		if !ok || raw.table != f.opts.Table || raw.protocol != uint8(f.opts.Protocol) {
+			return
+		}
+		r := raw.route
+		u := use{group: raw.group, at: now}
+		switch {
+		case raw.group != 0:
+			r.NextHops = sets[raw.group]
+		case raw.index != 0:
+			name, known := names[raw.index]
+			if !known {
+				name = f.links.name(raw.index)
+				names[raw.index] = name
+			}
+			r.NextHops = []routes.NextHop{{Addr: raw.gateway, Link: name, Onlink: raw.onlink}}
+			u.link = name
+		}
+		f.uses.set(r.Key(), u)
+		all = append(all, r)
+	})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil // no such table yet; no such family in this kernel
+	}
+	return all, err
+}
+
+// Apply implements routes.FIB. Next hops on links without carrier are left out and come back with it; a route none of
+// whose next hops is usable fails.
+func (f *FIB) Apply(ctx context.Context, changes []routes.Change) []error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	errs := make([]error, len(changes))
+	if err := ctx.Err(); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	todo := make([]int, len(changes))
+	for i := range todo {
+		todo[i] = i
+	}
+	if again := f.send(changes, todo, errs); len(again) > 0 {
+		if err := f.hops.sync(); err != nil {
+			f.log.Warn("cannot bring nexthops in line", "error", err)
+			return errs
+		}
+		f.send(changes, again, errs)
+	}
+	return errs
+}
+
+// send makes the changes listed in todo in one batch and sets their errors. It returns those that may have failed only
+// because the kernel dropped a nexthop group unasked. Caller holds mu.
+func (f *FIB) send(changes []routes.Change, todo []int, errs []error) (again []int) {
+	var b rtnl.Batch
+	sent := make([]int, 0, len(todo))
+	ensured := make(map[string]ensured)
+	now := time.Now()
+	for _, i := range todo {
+		c := changes[i]
+		c.Route = c.Route.Canonical()
+		u := use{at: now}
+		if errs[i] = f.encode(&b, c, &u, ensured); errs[i] == nil {
+			sent = append(sent, i)
+		}
+		if c.Op == routes.Delete {
+			f.uses.drop(c.Route.Key())
+		} else {
+			f.uses.set(c.Route.Key(), u)
+		}
+	}
+	for n, err := range f.conn.Do(&b, nil) {
+		i := sent[n]
+		errs[i] = outcome(changes[i].Op, err)
+		if errs[i] != nil && f.uses.routes[changes[i].Route.Canonical().Key()].group != 0 &&
+			!errors.Is(errs[i], routes.ErrExists) && !errors.Is(errs[i], routes.ErrGone) {
+			again = append(again, i)
+		}
+	}
+	return again
+}
+
+// outcome turns the kernel's answer into what routes.FIB promises.
+func outcome(op routes.Op, err error) error {
+	switch {
+	case op == routes.Delete && (errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT)):
+		return nil
+	case op == routes.Add && errors.Is(err, unix.EEXIST):
+		return routes.ErrExists
+	case op == routes.Replace && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)):
+		return routes.ErrGone
+	}
+	return err
+}
+
+// Suspend takes a next hop out of every group, or puts it back, in one message a group. It is for a neighbour known to
+// be dead whose link still has carrier. Packets take the other legs as soon as the kernel has the message; the call
+// returns later, because the kernel then announces every route of the group to whoever listens (about 1 us each). With
+// net.ipv4.nexthop_compat_mode=0 it does not, but then `ip route` shows nexthop ids instead of next hops.
+func (f *FIB) Suspend(addr netip.Addr, suspended bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hops.suspend(addr.Unmap().WithZone(""), suspended)
+	f.hint() // routes with no other next hop went, or can come back
+	return f.hops.sync()
+}

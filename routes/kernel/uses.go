@@ -1,0 +1,67 @@
+package kernel
+
+import (
+	"time"
+
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// interest is how long the links of a route that is neither in the kernel nor tried again are watched. It is well
+// above the longest backoff of routes.Table.
+const interest = 2 * time.Minute
+
+// use is what a route of ours needs from the kernel besides itself.
+type use struct {
+	group uint32 // nexthop group, or 0
+	link  string // of a route directly onto a link, or ""
+	at    time.Time
+}
+
+// uses knows what our routes need: those in the kernel, and those tried lately.
+type uses struct {
+	routes map[routes.Key]use
+	links  map[string]int // routes directly onto a link
+}
+
+func newUses() uses {
+	return uses{routes: make(map[routes.Key]use), links: make(map[string]int)}
+}
+
+func (s uses) set(key routes.Key, u use) {
+	s.drop(key)
+	s.routes[key] = u
+	if u.link != "" {
+		s.links[u.link]++
+	}
+}
+
+func (s uses) drop(key routes.Key) {
+	u, ok := s.routes[key]
+	if !ok {
+		return
+	}
+	delete(s.routes, key)
+	if u.link == "" {
+		return
+	}
+	if s.links[u.link]--; s.links[u.link] == 0 {
+		delete(s.links, u.link)
+	}
+}
+
+// forget drops routes that were neither listed nor tried for a while.
+func (s uses) forget(now time.Time) {
+	for key, u := range s.routes {
+		if now.Sub(u.at) > interest {
+			s.drop(key)
+		}
+	}
+}
+
+func (s uses) groups() map[uint32]bool {
+	used := make(map[uint32]bool)
+	for _, u := range s.routes {
+		used[u.group] = true
+	}
+	return used
+}

@@ -1,0 +1,182 @@
+package kernel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
+)
+
+// eventBuffer is the receive buffer of the event socket. An overflow is a hint like any other.
+const eventBuffer = 4 << 20
+
+// subscribe opens a socket for notifications. Those of our own changes, which come through the port, and routes of
+// other protocols are dropped by a filter in the kernel: a hundred thousand of them are written at a time.
+func subscribe(port uint32, protocol uint8) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink event socket: %w", err)
+	}
+	events := os.NewFile(uintptr(fd), "rtnetlink events")
+	if err := setupEvents(fd, port, protocol); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up rtnetlink event socket: %w", err), events.Close())
+	}
+	return events, nil
+}
+
+func setupEvents(fd int, port uint32, protocol uint8) error {
+	filter, err := bpf.Assemble(eventFilter(port, protocol))
+	if err != nil {
+		return err
+	}
+	program := make([]unix.SockFilter, len(filter))
+	for i, ins := range filter {
+		program[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &fprog); err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, eventBuffer); err != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, eventBuffer); err != nil {
+			return err
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	for _, group := range []int{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+	} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
+			return fmt.Errorf("join group %d: %w", group, err)
+		}
+	}
+	return nil
+}
+
+// eventFilter accepts a message unless its port is ours, or it is a route of another protocol. Loads are big-endian,
+// the fields are not.
+func eventFilter(port uint32, protocol uint8) []bpf.Instruction {
+	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
+	typ := func(t uint16) uint32 {
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, t)))
+	}
+	const offType, offPort, offProtocol = 4, 12, unix.SizeofNlMsghdr + 5
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offPort, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: own, SkipTrue: 6},
+		bpf.LoadAbsolute{Off: offType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typ(unix.RTM_NEWROUTE), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: typ(unix.RTM_DELROUTE), SkipTrue: 2},
+		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(protocol), SkipTrue: 1},
+		bpf.RetConstant{Val: 1 << 18},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// Watch implements routes.FIB. One Watch at a time. Links that none of our routes uses give no hints, however many
+// come and go; when one that next hops are on changes, the nexthop groups follow before the hint is given.
+func (f *FIB) Watch(ctx context.Context) (<-chan struct{}, error) {
+	if err := f.events.SetReadDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("watch rtnetlink events: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { f.events.SetReadDeadline(time.Unix(1, 0)) })
+	go func() {
+		defer stop()
+		f.watch(ctx)
+	}()
+	return f.hints, nil
+}
+
+func (f *FIB) watch(ctx context.Context) {
+	buf := make([]byte, 64<<10)
+	for ctx.Err() == nil {
+		n, err := f.events.Read(buf)
+		relevant := false
+		switch {
+		case err == nil:
+			rtnl.Messages(buf[:n], func(m rtnl.Message) { relevant = f.relevant(m) || relevant })
+		case errors.Is(err, unix.ENOBUFS):
+			relevant = true // events were lost
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+			return
+		default:
+			f.log.Error("cannot read rtnetlink events; changes are found at the next full listing", "error", err)
+			return
+		}
+		if !relevant {
+			continue
+		}
+		f.mu.Lock()
+		err = f.hops.sync()
+		f.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			f.log.Warn("cannot bring nexthops in line", "error", err)
+		}
+		f.hint()
+	}
+}
+
+func (f *FIB) hint() {
+	select {
+	case f.hints <- struct{}{}:
+	default:
+	}
+}
+
+// relevant reports whether a message may mean that a route of ours is gone or can come back.
+func (f *FIB) relevant(m rtnl.Message) bool {
+	switch m.Type {
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		// What the kernel itself removes (port 0) goes with a link, and that is heard of below. With thousands of
+		// containers coming and going this must not cause a listing each.
+		return m.Port != 0
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		id, _, ok := parseNextHop(m)
+		return ok && id >= firstID && id <= lastID
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return true // the kernel drops routes with their preferred source, or can resolve a next hop now
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return f.linkChanged(m)
+	}
+	return false
+}
+
+// linkChanged reports whether a link that matters began or ceased to run. A link that only has routes directly onto it
+// matters when it runs again: its routes went away unasked, and somebody still wants them.
+func (f *FIB) linkChanged(m rtnl.Message) bool {
+	if len(m.Payload) < unix.SizeofIfInfomsg {
+		return false
+	}
+	const up = unix.IFF_UP | unix.IFF_RUNNING
+	running := m.Type == unix.RTM_NEWLINK && binary.NativeEndian.Uint32(m.Payload[8:])&up == up
+	var name string
+	rtnl.Attributes(m.Payload[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
+		if typ == unix.IFLA_IFNAME {
+			name = rtnl.CString(v)
+		}
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before, known := f.running[name]
+	switch {
+	case f.hops.onLink(name):
+		f.running[name] = running
+		return !known || before != running
+	case f.uses.links[name] > 0:
+		f.running[name] = running
+		return known && !before && running
+	}
+	delete(f.running, name)
+	return false
+}
