@@ -1,0 +1,195 @@
+// Package agent holds what a host does for its containers: attach, detach, check, collect, and announcing the
+// blocks their addresses come from. It joins ipam, endpoint, routes and bgp, which do not know of one another.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/keylock"
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// Wirer makes and removes container interfaces; endpoint.Wirer is the real one.
+type Wirer interface {
+	Wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
+	Retire(ctx context.Context, hostLink string) (gone <-chan struct{}, err error)
+	Inspect(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
+	List(ctx context.Context) ([]endpoint.Live, error)
+}
+
+// RouteTable holds the desired routes; routes.Table is the real one.
+type RouteTable interface {
+	Upsert(ctx context.Context, owner routes.Owner, r routes.Route) error
+	Delete(ctx context.Context, owner routes.Owner, prefix netip.Prefix) error
+	Set(owner routes.Owner, rs []routes.Route)
+	Update(owner routes.Owner, upserts []routes.Route, deletes []netip.Prefix)
+	Synced(owner routes.Owner)
+	Status(of ...routes.Owner) []routes.Status
+	WaitIdle(ctx context.Context) error
+}
+
+// Speaker announces prefixes and tells about peers; bgp.Speaker is the real one.
+type Speaker interface {
+	Announce(ctx context.Context, set []bgp.Announcement) error
+	Announced(ctx context.Context) ([]netip.Prefix, error)
+	Peers(ctx context.Context) ([]bgp.PeerStatus, error)
+	Status() bgp.Status
+}
+
+// Options is what the agent needs to know of its host.
+type Options struct {
+	Host          string
+	Version       string
+	ASN           uint32
+	RouterID      netip.Addr
+	Blocks        []netip.Prefix
+	HostAddresses []netip.Addr // reserved first addresses of the blocks: preferred source of fabric routes
+	Metric        uint32       // of fabric routes
+	MTU           func() int   // bytes, of new endpoints that ask for none
+	Forwarding    func() error // nil while the kernel forwards the families of our blocks
+	Budget        Budget
+	Reconcile     time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
+	Log           *slog.Logger
+}
+
+// Budget is how many prefixes a host may announce a family: hosts x budget must fit the ToR's table.
+type Budget struct{ IPv4, IPv6 int }
+
+// Agent is safe for concurrent use.
+type Agent struct {
+	opts    Options
+	log     *slog.Logger
+	leases  *ipam.Allocator
+	wirer   Wirer
+	table   RouteTable
+	speaker Speaker
+	started time.Time
+
+	keys     keylock.Locks[Key]
+	restored chan struct{} // closed once leases and endpoints are restored
+	stopping chan struct{} // closed when Run ends
+
+	mu        sync.Mutex // guards the fields below
+	endpoints map[Key]Endpoint
+	retiring  map[Key]retirement
+	suspects  map[Key]bool  // leases without a link at the last reconciliation
+	gate      error         // why the blocks are not announced; nil while they are
+	wake      chan struct{} // capacity 1: something the announcements depend on changed
+
+	counters  counters
+	finishers sync.WaitGroup // goroutines that release leases once their links are gone
+}
+
+// retirement is a detached interface whose link the kernel still has.
+type retirement struct {
+	netns    string          // empty when unknown: attached by an earlier run
+	released <-chan struct{} // closed when the link is gone and the lease released
+}
+
+// New makes an agent; Run brings it to life.
+func New(opts Options, leases *ipam.Allocator, wirer Wirer, table RouteTable, speaker Speaker) *Agent {
+	if opts.Reconcile == 0 {
+		opts.Reconcile = 30 * time.Second
+	}
+	return &Agent{
+		opts: opts, log: opts.Log, leases: leases, wirer: wirer, table: table, speaker: speaker, started: time.Now(),
+		restored:  make(chan struct{}),
+		stopping:  make(chan struct{}),
+		endpoints: make(map[Key]Endpoint),
+		retiring:  make(map[Key]retirement),
+		suspects:  make(map[Key]bool),
+		gate:      errors.New("starting"),
+		wake:      make(chan struct{}, 1),
+	}
+}
+
+// Run restores what lived before, then keeps announcements and leases true until ctx ends. Nothing is torn down at
+// the end: containers keep their network while the agent is away.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.restore(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("restore endpoints: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.announceLoop(ctx) })
+	g.Go(func() error { return a.reconcileLoop(ctx) })
+	err := g.Wait()
+	close(a.stopping)
+	a.finishers.Wait()
+	return err
+}
+
+// Ready is nil once attaches can be served. Peers being down does not make the agent unready: local attaches work,
+// and the status says what is wrong.
+func (a *Agent) Ready(context.Context) error {
+	select {
+	case <-a.restored:
+		return nil
+	default:
+		return fmt.Errorf("%w: leases are still being restored", ErrNotReady)
+	}
+}
+
+// awaitReady waits for Ready, as long as the caller does.
+func (a *Agent) awaitReady(ctx context.Context) error {
+	if err := waitClosed(ctx, a.restored); err != nil {
+		return errors.Join(a.Ready(ctx), err)
+	}
+	return nil
+}
+
+// Restored is closed once leases and endpoints of an earlier run are in place.
+func (a *Agent) Restored() <-chan struct{} { return a.restored }
+
+func (a *Agent) endpoint(key Key) (Endpoint, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ep, ok := a.endpoints[key]
+	return ep, ok
+}
+
+func (a *Agent) record(ep Endpoint) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.endpoints[ep.Key] = ep
+	delete(a.suspects, ep.Key)
+}
+
+func (a *Agent) forget(key Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.endpoints, key)
+}
+
+// Endpoints lists what is attached, by key.
+func (a *Agent) Endpoints() []Endpoint {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	eps := make([]Endpoint, 0, len(a.endpoints))
+	for _, ep := range a.endpoints {
+		eps = append(eps, ep)
+	}
+	slices.SortFunc(eps, func(x, y Endpoint) int { return compareKeys(x.Key, y.Key) })
+	return eps
+}
+
+func (a *Agent) kick() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,370 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/ipam/static"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is an agent with a real lease file and fakes around it.
+type rig struct {
+	*agent.Agent
+	leases     *ipam.Allocator
+	wirer      *fakeWirer
+	table      *fakeTable
+	speaker    *fakeSpeaker
+	forwarding func(error) // sets what the agent finds when it looks at the kernel's forwarding
+	stop       func()
+}
+
+const quarantine = time.Hour // no test reuses an address by waiting
+
+func newRig(t *testing.T, file string, wirer *fakeWirer, blocks ...string) *rig {
+	t.Helper()
+	var prefixes []netip.Prefix
+	for _, b := range blocks {
+		prefixes = append(prefixes, netip.MustParsePrefix(b))
+	}
+	leases, err := ipam.Open(file, ipam.Options{Quarantine: quarantine, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := static.New(prefixes, nil).Blocks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leases.SetBlocks(set); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var off error
+	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}}
+	r.forwarding = func(err error) { mu.Lock(); defer mu.Unlock(); off = err }
+	r.Agent = agent.New(agent.Options{
+		Host: "h1", Blocks: prefixes, MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond,
+		Forwarding: func() error { mu.Lock(); defer mu.Unlock(); return off },
+		Log:        slog.New(slog.DiscardHandler),
+	}, leases, wirer, r.table, r.speaker)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	var once sync.Once
+	r.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			if err := leases.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(r.stop)
+	<-r.Restored()
+	return r
+}
+
+func simpleRig(t *testing.T, blocks ...string) *rig {
+	return newRig(t, filepath.Join(t.TempDir(), "leases"), &fakeWirer{}, blocks...)
+}
+
+func request(id string) agent.AttachRequest {
+	return agent.AttachRequest{Key: agent.Key{ContainerID: id, Interface: "eth0"}, Owner: agent.OwnerAPI, Netns: "/run/netns/" + id}
+}
+
+func (r *rig) attach(t *testing.T, id string) agent.Endpoint {
+	t.Helper()
+	ep, err := r.Attach(t.Context(), request(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ep
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("not so within 10 s: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// nothingLeft fails unless links, leases and host routes are gone.
+func (r *rig) nothingLeft(t *testing.T) {
+	t.Helper()
+	eventually(t, "no lease is left", func() bool { return len(r.leases.Leases()) == 0 })
+	if n, rs := r.wirer.count(), r.table.prefixes(routes.Endpoints); n != 0 || len(rs) != 0 {
+		t.Errorf("left behind: %d links, host routes %v", n, rs)
+	}
+}
+
+func TestAttachDetach(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26", "fd00:64::/64")
+	ep := r.attach(t, "web")
+	if got := fmt.Sprint(ep.Addresses, ep.Gateways, ep.MTU); got != "[10.64.0.0 fd00:64::] [169.254.1.1 fe80::1] 1500" {
+		t.Errorf("endpoint %s", got)
+	}
+	if got := r.table.prefixes(routes.Endpoints); !slices.Equal(got, []string{"10.64.0.0/32", "fd00:64::/128"}) {
+		t.Errorf("host routes %v", got)
+	}
+	again := r.attach(t, "web")
+	if !slices.Equal(again.Addresses, ep.Addresses) || r.wirer.count() != 1 {
+		t.Errorf("a repeated attach gave %v with %d links, want the recorded %v and one", again.Addresses, r.wirer.count(), ep.Addresses)
+	}
+	for _, want := range []bool{true, false} {
+		found, err := r.Detach(t.Context(), ep.Key)
+		if err != nil || found != want {
+			t.Errorf("Detach = %v, %v, want %v", found, err, want)
+		}
+	}
+	r.nothingLeft(t)
+}
+
+func TestFailedAttachLeavesNothing(t *testing.T) {
+	refused := errors.New("refused by the kernel")
+	for _, tt := range []struct {
+		name  string
+		spoil func(*rig)
+		want  error
+	}{
+		{"wiring", func(r *rig) { r.wirer.wireErr = fmt.Errorf("x: %w", endpoint.ErrNotNetns) }, agent.ErrNetns},
+		{"link exists", func(r *rig) { r.wirer.wireErr = fmt.Errorf("x: %w", endpoint.ErrLinkExists) }, agent.ErrLinkExists},
+		{"route", func(r *rig) { r.table.upsertErr = refused }, refused},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := simpleRig(t, "10.64.0.0/26")
+			tt.spoil(r)
+			if _, err := r.Attach(t.Context(), request("web")); !errors.Is(err, tt.want) {
+				t.Fatalf("Attach = %v, want %v", err, tt.want)
+			}
+			r.nothingLeft(t)
+		})
+	}
+}
+
+func TestBadRequestChangesNothing(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	for name, spoil := range map[string]func(*agent.AttachRequest){
+		"no container ID":      func(q *agent.AttachRequest) { q.ContainerID = "" },
+		"odd container ID":     func(q *agent.AttachRequest) { q.ContainerID = "../x" },
+		"interface of 16":      func(q *agent.AttachRequest) { q.Interface = strings.Repeat("e", 16) },
+		"interface with /":     func(q *agent.AttachRequest) { q.Interface = "a/b" },
+		"no namespace":         func(q *agent.AttachRequest) { q.Netns = "" },
+		"relative namespace":   func(q *agent.AttachRequest) { q.Netns = "netns/web" },
+		"tiny mtu":             func(q *agent.AttachRequest) { q.MTU = 100 },
+		"negative mtu":         func(q *agent.AttachRequest) { q.MTU = -1 },
+		"huge mtu":             func(q *agent.AttachRequest) { q.MTU = 70000 },
+		"address not in block": func(q *agent.AttachRequest) { q.Addresses = []netip.Addr{netip.MustParseAddr("10.9.9.9")} },
+		"two addresses of a family": func(q *agent.AttachRequest) {
+			q.Addresses = []netip.Addr{netip.MustParseAddr("10.64.0.1"), netip.MustParseAddr("10.64.0.2")}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := request("web")
+			spoil(&q)
+			_, err := r.Attach(t.Context(), q)
+			if !errors.Is(err, agent.ErrInvalid) && !errors.Is(err, agent.ErrNetns) && !errors.Is(err, agent.ErrNotInBlock) {
+				t.Errorf("Attach = %v, want it refused", err)
+			}
+		})
+	}
+	r.nothingLeft(t)
+}
+
+func TestFullBlock(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/30")
+	for i := range 4 {
+		r.attach(t, fmt.Sprintf("c%d", i))
+	}
+	if _, err := r.Attach(t.Context(), request("one-more")); !errors.Is(err, agent.ErrExhausted) {
+		t.Fatalf("Attach to a full block = %v, want %v", err, agent.ErrExhausted)
+	}
+	if got := len(r.leases.Leases()); got != 4 || r.wirer.count() != 4 {
+		t.Errorf("%d leases and %d links after the refusal, want 4 and 4", got, r.wirer.count())
+	}
+}
+
+func TestMismatch(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	r.attach(t, "web")
+	q := request("web")
+	q.Addresses = []netip.Addr{netip.MustParseAddr("10.64.0.9")}
+	if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrMismatch) {
+		t.Errorf("repeated attach that wants another address = %v, want %v", err, agent.ErrMismatch)
+	}
+	q = request("web")
+	q.Netns = "/run/netns/other"
+	if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrMismatch) {
+		t.Errorf("repeated attach in another namespace = %v, want %v", err, agent.ErrMismatch)
+	}
+}
+
+func TestDeadNamespaceIsWiredAnewWithTheSameAddress(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	ep := r.attach(t, "web")
+	// Reconciliation needs two looks to free the lease; the second attach may come before or after.
+	r.wirer.vanish(ep.HostInterface)
+	q := request("web")
+	q.Netns = "/run/netns/web2"
+	again, err := r.Attach(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Netns != q.Netns || r.wirer.count() != 1 {
+		t.Errorf("wired anew in %s with %d links, want %s and 1", again.Netns, r.wirer.count(), q.Netns)
+	}
+}
+
+func TestLeaseStaysUntilTheLinkIsGone(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	ep := r.attach(t, "web")
+	hold := make(chan struct{})
+	r.wirer.mu.Lock()
+	r.wirer.hold = hold
+	r.wirer.mu.Unlock()
+	if _, err := r.Detach(t.Context(), ep.Key); err != nil {
+		t.Fatal(err)
+	}
+	if leases := r.Leases(); len(leases) != 1 || leases[0].State != "releasing" {
+		t.Errorf("leases while the link is going: %+v, want one that is releasing", leases)
+	}
+	// The namespace's interface name is still taken: the next attach waits for it instead of failing.
+	q := request("web2")
+	q.Netns = ep.Netns
+	attached := make(chan error, 1)
+	go func() { _, err := r.Attach(t.Context(), q); attached <- err }()
+	r.wirer.mu.Lock()
+	r.wirer.hold = nil
+	r.wirer.mu.Unlock()
+	close(hold)
+	if err := <-attached; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Detach(t.Context(), q.Key); err != nil {
+		t.Fatal(err)
+	}
+	r.nothingLeft(t)
+}
+
+func TestRestartKeepsEndpoints(t *testing.T) {
+	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
+	first := newRig(t, file, wirer, "10.64.0.0/26")
+	ep := first.attach(t, "web")
+	gone := first.attach(t, "gone")
+	first.stop()
+	wirer.vanish(gone.HostInterface) // its container died while the agent was away
+
+	second := newRig(t, file, wirer, "10.64.0.0/26")
+	if got := second.table.prefixes(routes.Endpoints); !slices.Equal(got, []string{ep.Addresses[0].String() + "/32"}) {
+		t.Errorf("host routes after the restart: %v", got)
+	}
+	again, err := second.Attach(t.Context(), request("web"))
+	if err != nil || !slices.Equal(again.Addresses, ep.Addresses) || again.Owner != ep.Owner {
+		t.Errorf("repeated attach after the restart = %+v, %v, want %+v", again, err, ep)
+	}
+	eventually(t, "the orphaned lease is freed", func() bool { return len(second.leases.Leases()) == 1 })
+	if got := len(second.Endpoints()); got != 1 {
+		t.Errorf("%d endpoints after the restart, want 1", got)
+	}
+}
+
+func TestCollectKeepsToItsOwner(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	for i, owner := range []string{agent.OwnerAPI, agent.OwnerCNI("a"), agent.OwnerCNI("a"), agent.OwnerCNI("b")} {
+		q := request(fmt.Sprintf("c%d", i))
+		q.Owner = owner
+		if _, err := r.Attach(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	detached, err := r.Collect(t.Context(), agent.OwnerCNI("a"), []agent.Key{{ContainerID: "c1", Interface: "eth0"}})
+	if err != nil || fmt.Sprint(detached) != "[c2/eth0]" {
+		t.Errorf("Collect = %v, %v, want c2 alone", detached, err)
+	}
+	if got := len(r.Endpoints()); got != 3 {
+		t.Errorf("%d endpoints are left, want 3", got)
+	}
+}
+
+func TestHealthGate(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/27", "10.64.0.32/27")
+	announces := func(want string) func() bool {
+		return func() bool {
+			got, _ := r.speaker.Announced(t.Context())
+			return fmt.Sprint(got) == want
+		}
+	}
+	eventually(t, "the cover of both blocks is announced", announces("[10.64.0.0/26]"))
+	r.forwarding(errors.New("net.ipv4.ip_forward is 0"))
+	eventually(t, "nothing is announced while forwarding is off", announces("[]"))
+	if problems := r.Status(t.Context()).Problems; len(problems) != 1 || !strings.Contains(problems[0], "ip_forward") {
+		t.Errorf("problems %q, want ip_forward named", problems)
+	}
+	r.forwarding(nil)
+	eventually(t, "the cover is announced again", announces("[10.64.0.0/26]"))
+	r.table.mu.Lock()
+	r.table.failing = routes.Blocks
+	r.table.mu.Unlock()
+	eventually(t, "nothing is announced without discard routes", announces("[]"))
+}
+
+func TestManyAtOnceNeverShareAnAddress(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/24")
+	const n = 200
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := make(map[netip.Addr]string)
+	for i := range n {
+		wg.Go(func() {
+			id := fmt.Sprintf("c%d", i)
+			ep, err := r.Attach(t.Context(), request(id))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if other, taken := seen[ep.Addresses[0]]; taken {
+				t.Errorf("%s given to %s and %s", ep.Addresses[0], other, id)
+			}
+			seen[ep.Addresses[0]] = id
+		})
+	}
+	wg.Wait()
+	for i := range n {
+		wg.Go(func() {
+			if _, err := r.Detach(t.Context(), agent.Key{ContainerID: fmt.Sprintf("c%d", i), Interface: "eth0"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	r.nothingLeft(t)
+}

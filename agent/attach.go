@@ -1,0 +1,302 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// Attach connects a container's interface to the fabric: lease, veth, host route, in that order and each undone if a
+// later one fails. A repeated key returns the recorded endpoint if it still is as it was left, and repairs it if its
+// link died with an earlier namespace.
+func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err error) {
+	defer func() { count(err, &a.counters.attached, &a.counters.attachFailed) }()
+	if err := req.validate(); err != nil {
+		return Endpoint{}, err
+	}
+	if err := a.awaitReady(ctx); err != nil {
+		return Endpoint{}, err
+	}
+	unlock, err := a.keys.Lock(ctx, req.Key)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("attach %s: waiting for another request on it: %w", req.Key, err)
+	}
+	defer unlock()
+
+	if err := a.awaitRetired(ctx, req.Key); err != nil {
+		return Endpoint{}, fmt.Errorf("attach %s: waiting for its last detach: %w", req.Key, err)
+	}
+	if ep, ok := a.endpoint(req.Key); ok {
+		done, err := a.again(ctx, ep, req)
+		if err != nil || done.HostInterface != "" {
+			return done, err
+		}
+	}
+	ep, err := a.attach(ctx, req)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	a.log.Info("attached", "container", ep.ContainerID, "interface", ep.Interface, "addresses", ep.Addresses, "link", ep.HostInterface)
+	return ep, nil
+}
+
+// again answers a repeated attach. A zero endpoint and no error mean that the old one is dead and can be wired anew.
+func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endpoint, error) {
+	if len(req.Addresses) > 0 && !sameAddrs(req.Addresses, ep.Addresses) {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %v", req.Key, ErrMismatch, ep.Addresses)
+	}
+	spec := a.spec(ep, req.Owner)
+	spec.Netns = req.Netns
+	if req.MTU != 0 {
+		spec.MTU = req.MTU
+	}
+	wired, err := a.wirer.Inspect(ctx, spec)
+	if err == nil {
+		return fromWired(req.Key, ep.Owner, wired), nil
+	}
+	live, listErr := a.alive(ctx, ep.HostInterface)
+	if listErr != nil {
+		return Endpoint{}, listErr
+	}
+	if live && ep.Netns != "" && ep.Netns != req.Netns {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it is in namespace %s, detach it first", req.Key, ErrMismatch, ep.Netns)
+	}
+	if live {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it is attached but not as recorded, detach it first: %w", req.Key, ErrMismatch, err)
+	}
+	a.log.Info("link of an attached container is gone, wiring it anew", "container", req.ContainerID, "interface", req.Interface)
+	return Endpoint{}, nil
+}
+
+func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err error) {
+	var undo undoStack
+	defer func() {
+		if undoErr := undo.run(ctx); undoErr != nil {
+			err = errors.Join(err, fmt.Errorf("undo attach %s: %w", req.Key, undoErr))
+		}
+	}()
+
+	_, held := a.leases.Lookup(leaseKey(req.Key))
+	leases, err := a.leases.Allocate(leaseKey(req.Key), ipam.Request{Addresses: req.Addresses})
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, translate(err))
+	}
+	if !held {
+		undo.push(func(context.Context) error {
+			_, err := a.leases.Release(leaseKey(req.Key))
+			return err
+		})
+	}
+
+	mtu := req.MTU
+	if mtu == 0 {
+		mtu = a.opts.MTU()
+	}
+	spec := a.spec(Endpoint{Key: req.Key, Netns: req.Netns, HostInterface: endpoint.HostLink(req.ContainerID, req.Interface), Addresses: leaseAddrs(leases), MTU: mtu}, req.Owner)
+	wired, err := a.wire(ctx, spec)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, translate(err))
+	}
+	undo.push(func(ctx context.Context) error {
+		gone, err := a.wirer.Retire(ctx, spec.HostLink)
+		if err != nil {
+			return err
+		}
+		return waitClosed(ctx, gone)
+	})
+
+	for _, r := range hostRoutes(spec) {
+		undo.push(func(ctx context.Context) error { return a.table.Delete(ctx, routes.Endpoints, r.Prefix) })
+		if err := a.table.Upsert(ctx, routes.Endpoints, r); err != nil {
+			return Endpoint{}, fmt.Errorf("attach %s: route %s: %w", req.Key, r.Prefix, err)
+		}
+	}
+
+	ep := fromWired(req.Key, req.Owner, wired)
+	a.record(ep)
+	undo.keep()
+	return ep, nil
+}
+
+func (a *Agent) wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error) {
+	leaving := a.leaving(spec.Netns, spec.ContainerLink) // before the try: what left earlier cannot be in its way
+	wired, err := a.wirer.Wire(ctx, spec)
+	if !errors.Is(err, endpoint.ErrLinkExists) || len(leaving) == 0 {
+		return wired, err
+	}
+	for _, released := range leaving {
+		if waitErr := waitClosed(ctx, released); waitErr != nil {
+			return wired, errors.Join(err, waitErr)
+		}
+	}
+	return a.wirer.Wire(ctx, spec)
+}
+
+// Check verifies that an attachment is as Attach left it.
+func (a *Agent) Check(ctx context.Context, req CheckRequest) (Endpoint, error) {
+	if err := errors.Join(req.validate(), validNetns(req.Netns)); err != nil {
+		return Endpoint{}, err
+	}
+	if err := a.awaitReady(ctx); err != nil {
+		return Endpoint{}, err
+	}
+	unlock, err := a.keys.Lock(ctx, req.Key)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("check %s: %w", req.Key, err)
+	}
+	defer unlock()
+
+	ep, ok := a.endpoint(req.Key)
+	if !ok {
+		return Endpoint{}, fmt.Errorf("check %s: %w", req.Key, ErrNotFound)
+	}
+	spec := a.spec(ep, ep.Owner)
+	spec.Netns = req.Netns
+	wired, err := a.wirer.Inspect(ctx, spec)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("check %s: %w", req.Key, translate(err))
+	}
+	for _, r := range hostRoutes(spec) {
+		if err := a.table.Upsert(ctx, routes.Endpoints, r); err != nil {
+			return Endpoint{}, fmt.Errorf("check %s: route %s: %w", req.Key, r.Prefix, err)
+		}
+	}
+	return fromWired(req.Key, ep.Owner, wired), nil
+}
+
+func (a *Agent) spec(ep Endpoint, owner string) endpoint.Spec {
+	return endpoint.Spec{
+		HostLink: ep.HostInterface, ContainerLink: ep.Interface, Netns: ep.Netns,
+		Addrs: ep.Addresses, MTU: ep.MTU, Alias: alias{ep.Key, owner}.String(),
+	}
+}
+
+func (a *Agent) alive(ctx context.Context, hostLink string) (bool, error) {
+	live, err := a.wirer.List(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list container links: %w", err)
+	}
+	return slices.ContainsFunc(live, func(l endpoint.Live) bool { return l.HostLink == hostLink }), nil
+}
+
+func fromWired(key Key, owner string, w endpoint.Endpoint) Endpoint {
+	ep := Endpoint{
+		Key: key, Owner: owner, Netns: w.Netns, HostInterface: w.HostLink, MAC: w.ContainerMAC.String(), HostMAC: w.HostMAC.String(),
+		Addresses: w.Addrs, MTU: w.MTU,
+	}
+	for _, addr := range w.Addrs {
+		ep.Gateways = append(ep.Gateways, gateway(addr))
+	}
+	return ep
+}
+
+func gateway(addr netip.Addr) netip.Addr {
+	if addr.Is4() {
+		return endpoint.GatewayV4
+	}
+	return endpoint.GatewayV6
+}
+
+// hostRoutes are the host's own way to a container: its addresses on its link. They never leave the host.
+func hostRoutes(spec endpoint.Spec) []routes.Route {
+	rs := make([]routes.Route, len(spec.Addrs))
+	for i, addr := range spec.Addrs {
+		rs[i] = routes.Route{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Kind: routes.Unicast, NextHops: []routes.NextHop{{Link: spec.HostLink}}}
+	}
+	return rs
+}
+
+func leaseKey(k Key) ipam.Key { return ipam.Key{ContainerID: k.ContainerID, Interface: k.Interface} }
+
+func leaseAddrs(leases []ipam.Lease) []netip.Addr {
+	addrs := make([]netip.Addr, len(leases))
+	for i, l := range leases {
+		addrs[i] = l.Addr
+	}
+	return addrs
+}
+
+func sameAddrs(x, y []netip.Addr) bool {
+	x, y = slices.Clone(x), slices.Clone(y)
+	slices.SortFunc(x, netip.Addr.Compare)
+	slices.SortFunc(y, netip.Addr.Compare)
+	return slices.Equal(x, y)
+}
+
+func compareKeys(x, y Key) int {
+	return cmp.Or(cmp.Compare(x.ContainerID, y.ContainerID), cmp.Compare(x.Interface, y.Interface))
+}
+
+func waitClosed(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// containerID is the CNI specification's alphabet; the length is what a lease slot holds.
+var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,127}$`)
+
+func (k Key) validate() error {
+	if !containerID.MatchString(k.ContainerID) {
+		return fmt.Errorf("%w: container ID %q: want 1 to 128 of a-z A-Z 0-9 _ . -, starting with a letter or digit", ErrInvalid, k.ContainerID)
+	}
+	if err := endpoint.ValidateLinkName(k.Interface); err != nil {
+		return fmt.Errorf("%w: interface: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+func validNetns(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%w: namespace path %q: want an absolute path such as /run/netns/NAME", ErrNetns, path)
+	}
+	return nil
+}
+
+// Endpoint MTU bounds in bytes: IPv4's minimum reassembly size (RFC 791) and the kernel's maximum for veth.
+const minMTU, maxMTU = 576, 65535
+
+func (r AttachRequest) validate() error {
+	if err := errors.Join(r.Key.validate(), validNetns(r.Netns)); err != nil {
+		return err
+	}
+	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {
+		return fmt.Errorf("%w: mtu %d: want %d to %d bytes, or 0 for the uplink's", ErrInvalid, r.MTU, minMTU, maxMTU)
+	}
+	return nil
+}
+
+// translate gives the errors of the rooms below the agent's own sentinels, which front-ends know.
+func translate(err error) error {
+	for _, pair := range []struct{ from, to error }{
+		{ipam.ErrExhausted, ErrExhausted},
+		{ipam.ErrAddressInUse, ErrAddressInUse},
+		{ipam.ErrNotInBlock, ErrNotInBlock},
+		{ipam.ErrMismatch, ErrMismatch},
+		{ipam.ErrInvalidKey, ErrInvalid},
+		{ipam.ErrInvalidWish, ErrInvalid},
+		{ipam.ErrStorage, ErrStorage},
+		{endpoint.ErrNotNetns, ErrNetns},
+		{endpoint.ErrHostNetns, ErrNetns},
+		{endpoint.ErrLinkExists, ErrLinkExists},
+		{endpoint.ErrNotFound, ErrNotFound},
+		{endpoint.ErrInvalid, ErrInvalid},
+	} {
+		if errors.Is(err, pair.from) {
+			return fmt.Errorf("%w: %w", pair.to, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// Detach takes a container's interface off the fabric. It returns once the address is unreachable and the link on its
+// way out; the lease is released when the kernel no longer has the link. Detaching what is not attached succeeds and
+// reports false.
+func (a *Agent) Detach(ctx context.Context, key Key) (found bool, err error) {
+	defer func() { count(err, &a.counters.detached, &a.counters.detachFailed) }()
+	if err := key.validate(); err != nil {
+		return false, err
+	}
+	if err := a.awaitReady(ctx); err != nil {
+		return false, err
+	}
+	unlock, err := a.keys.Lock(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("detach %s: waiting for another request on it: %w", key, err)
+	}
+	defer unlock()
+
+	if a.isRetiring(key) {
+		return false, nil
+	}
+	leases, held := a.leases.Lookup(leaseKey(key))
+	ep, recorded := a.endpoint(key)
+	if !held && !recorded {
+		return false, nil
+	}
+	// From here the container goes whatever the caller does: half a detach helps nobody.
+	ctx = context.WithoutCancel(ctx)
+	spec := endpoint.Spec{HostLink: endpoint.HostLink(key.ContainerID, key.Interface), Addrs: leaseAddrs(leases)}
+	for _, r := range hostRoutes(spec) {
+		if err := a.table.Delete(ctx, routes.Endpoints, r.Prefix); err != nil {
+			return true, fmt.Errorf("detach %s: route %s: %w", key, r.Prefix, err)
+		}
+	}
+	gone, err := a.wirer.Retire(ctx, spec.HostLink)
+	if err != nil {
+		return true, fmt.Errorf("detach %s: %w", key, err)
+	}
+	a.forget(key)
+	a.releaseWhenGone(key, ep.Netns, gone)
+	a.log.Info("detached", "container", key.ContainerID, "interface", key.Interface, "addresses", spec.Addrs)
+	return true, nil
+}
+
+// releaseWhenGone keeps the lease until the link is gone, so that an address is never in two places. A crash in
+// between leaves a lease without a link, which reconciliation finds.
+func (a *Agent) releaseWhenGone(key Key, netns string, gone <-chan struct{}) {
+	released := make(chan struct{})
+	a.mu.Lock()
+	a.retiring[key] = retirement{netns: netns, released: released}
+	a.mu.Unlock()
+	a.finishers.Go(func() {
+		select {
+		case <-gone:
+		case <-a.stopping:
+			return
+		}
+		if _, err := a.leases.Release(leaseKey(key)); err != nil {
+			a.log.Error("lease not released, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)
+		}
+		a.mu.Lock()
+		delete(a.retiring, key)
+		a.mu.Unlock()
+		close(released)
+	})
+}
+
+func (a *Agent) isRetiring(key Key) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.retiring[key]
+	return ok
+}
+
+// awaitRetired waits until the kernel no longer has the link of the key's last attachment.
+func (a *Agent) awaitRetired(ctx context.Context, key Key) error {
+	a.mu.Lock()
+	r, ok := a.retiring[key]
+	a.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return waitClosed(ctx, r.released)
+}
+
+// leaving are the detached links of this name in this namespace that the kernel may still have: a container that is
+// attached anew right after a detach finds its interface's name taken for a moment.
+func (a *Agent) leaving(netns, iface string) []<-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var pending []<-chan struct{}
+	for key, r := range a.retiring {
+		if key.Interface == iface && (r.netns == netns || r.netns == "") {
+			pending = append(pending, r.released)
+		}
+	}
+	return pending
+}
+
+// Collect detaches every attachment of an owner that is not in valid, and returns what it detached.
+func (a *Agent) Collect(ctx context.Context, owner string, valid []Key) (detached []Key, err error) {
+	if err := a.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	keep := make(map[Key]bool, len(valid))
+	for _, k := range valid {
+		keep[k] = true
+	}
+	var errs []error
+	for _, ep := range a.Endpoints() {
+		if ep.Owner != owner || keep[ep.Key] {
+			continue
+		}
+		if _, err := a.Detach(ctx, ep.Key); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		detached = append(detached, ep.Key)
+	}
+	slices.SortFunc(detached, compareKeys)
+	return detached, errors.Join(errs...)
+}

@@ -1,0 +1,223 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// fakeWirer keeps links in memory and fails when told to.
+type fakeWirer struct {
+	mu       sync.Mutex
+	links    map[string]endpoint.Spec // by host link
+	wireErr  error
+	hold     chan struct{} // retired links stay until it is closed; nil: no time at all
+	inspects int
+}
+
+func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wireErr != nil {
+		return endpoint.Endpoint{}, w.wireErr
+	}
+	for _, l := range w.links {
+		if l.Netns == s.Netns && l.ContainerLink == s.ContainerLink {
+			return endpoint.Endpoint{}, fmt.Errorf("%s: %w", s.ContainerLink, endpoint.ErrLinkExists)
+		}
+	}
+	if w.links == nil {
+		w.links = make(map[string]endpoint.Spec)
+	}
+	w.links[s.HostLink] = s
+	return endpoint.Endpoint{Spec: s}, nil
+}
+
+func (w *fakeWirer) Retire(_ context.Context, hostLink string) (<-chan struct{}, error) {
+	gone := make(chan struct{})
+	w.mu.Lock()
+	hold := w.hold
+	w.mu.Unlock()
+	remove := func() {
+		w.mu.Lock()
+		delete(w.links, hostLink)
+		w.mu.Unlock()
+		close(gone)
+	}
+	if hold == nil {
+		remove()
+		return gone, nil
+	}
+	go func() { <-hold; remove() }()
+	return gone, nil
+}
+
+func (w *fakeWirer) Inspect(_ context.Context, s endpoint.Spec) (endpoint.Endpoint, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inspects++
+	l, ok := w.links[s.HostLink]
+	if !ok {
+		return endpoint.Endpoint{}, endpoint.ErrNotFound
+	}
+	if l.Netns != s.Netns {
+		return endpoint.Endpoint{}, errors.New("link is in another namespace")
+	}
+	return endpoint.Endpoint{Spec: l}, nil
+}
+
+func (w *fakeWirer) List(context.Context) ([]endpoint.Live, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var live []endpoint.Live
+	for _, name := range slices.Sorted(maps.Keys(w.links)) {
+		live = append(live, endpoint.Live{HostLink: name, Alias: w.links[name].Alias, MTU: w.links[name].MTU})
+	}
+	return live, nil
+}
+
+// vanish takes a link away as a runtime does that deletes the namespace first.
+func (w *fakeWirer) vanish(hostLink string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.links, hostLink)
+}
+
+func (w *fakeWirer) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.links)
+}
+
+// fakeTable keeps routes in memory and fails when told to.
+type fakeTable struct {
+	mu        sync.Mutex
+	routes    map[routes.Owner]map[netip.Prefix]routes.Route
+	synced    map[routes.Owner]bool
+	upsertErr error
+	failing   routes.Owner // all routes of this owner are shown as failed
+}
+
+func (t *fakeTable) of(owner routes.Owner) map[netip.Prefix]routes.Route {
+	if t.routes == nil {
+		t.routes = make(map[routes.Owner]map[netip.Prefix]routes.Route)
+		t.synced = make(map[routes.Owner]bool)
+	}
+	if t.routes[owner] == nil {
+		t.routes[owner] = make(map[netip.Prefix]routes.Route)
+	}
+	return t.routes[owner]
+}
+
+func (t *fakeTable) Upsert(_ context.Context, owner routes.Owner, r routes.Route) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.upsertErr != nil {
+		return t.upsertErr
+	}
+	t.of(owner)[r.Prefix] = r
+	return nil
+}
+
+func (t *fakeTable) Delete(_ context.Context, owner routes.Owner, p netip.Prefix) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.of(owner), p)
+	return nil
+}
+
+func (t *fakeTable) Set(owner routes.Owner, rs []routes.Route) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.of(owner))
+	for _, r := range rs {
+		t.of(owner)[r.Prefix] = r
+	}
+}
+
+func (t *fakeTable) Update(owner routes.Owner, upserts []routes.Route, deletes []netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range upserts {
+		t.of(owner)[r.Prefix] = r
+	}
+	for _, p := range deletes {
+		delete(t.of(owner), p)
+	}
+}
+
+func (t *fakeTable) Synced(owner routes.Owner) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.of(owner)
+	t.synced[owner] = true
+}
+
+func (t *fakeTable) Status(of ...routes.Owner) []routes.Status {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []routes.Status
+	for owner, rs := range t.routes {
+		if len(of) > 0 && !slices.Contains(of, owner) {
+			continue
+		}
+		for _, r := range rs {
+			s := routes.Status{Owner: owner, Route: r, State: routes.Installed}
+			if owner == t.failing {
+				s.State, s.Err = routes.Failed, errors.New("refused by the kernel")
+			}
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (t *fakeTable) WaitIdle(context.Context) error { return nil }
+
+// prefixes lists an owner's routes.
+func (t *fakeTable) prefixes(owner routes.Owner) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []string
+	for p := range t.of(owner) {
+		out = append(out, p.String())
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fakeSpeaker remembers what it was told to announce.
+type fakeSpeaker struct {
+	mu        sync.Mutex
+	announced []netip.Prefix
+}
+
+func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.announced = nil
+	for _, a := range set {
+		s.announced = append(s.announced, a.Prefix)
+	}
+	return nil
+}
+
+func (s *fakeSpeaker) Announced(context.Context) ([]netip.Prefix, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.announced), nil
+}
+
+func (s *fakeSpeaker) Peers(context.Context) ([]bgp.PeerStatus, error) {
+	return []bgp.PeerStatus{{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished}}, nil
+}
+
+func (s *fakeSpeaker) Status() bgp.Status { return bgp.Status{Connected: true, Version: "test"} }

@@ -1,0 +1,112 @@
+package rpc
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/hostfabric/hostfabric/agent"
+	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+func endpoint(ep agent.Endpoint) *apiv1.Endpoint {
+	return &apiv1.Endpoint{
+		ContainerId: ep.ContainerID, Interface: ep.Interface, Netns: ep.Netns, HostInterface: ep.HostInterface,
+		Mac: ep.MAC, HostMac: ep.HostMAC, Addresses: texts(ep.Addresses), Gateways: texts(ep.Gateways), Mtu: uint32(ep.MTU),
+	}
+}
+
+func statusResponse(s agent.Status) *apiv1.GetStatusResponse {
+	return &apiv1.GetStatusResponse{
+		Host: s.Host, Version: s.Version, Started: timestamppb.New(s.Started), Ready: len(s.Problems) == 0, Problems: s.Problems,
+		Asn: s.ASN, RouterId: s.RouterID.String(),
+		Speaker: &apiv1.SpeakerStatus{
+			Connected: s.Speaker.Connected, Version: s.Speaker.Version, Pid: int32(s.Speaker.PID), Since: timestamp(s.Speaker.Since),
+		},
+		PeersEstablished: uint32(s.PeersEstablished()), PeersTotal: uint32(len(s.Peers)),
+		Endpoints: uint64(s.Endpoints), Leases: uint64(s.Leases), Announced: texts(s.Announced),
+		BudgetIpv4: uint32(s.BudgetIPv4), BudgetIpv6: uint32(s.BudgetIPv6),
+		RoutesInstalled: uint64(s.RoutesInstalled), RoutesFailed: uint64(s.RoutesFailed), Mtu: uint32(s.MTU),
+	}
+}
+
+func peer(p bgp.PeerStatus) *apiv1.Peer {
+	out := &apiv1.Peer{
+		Address: p.Address.WithZone("").String(), Interface: p.Address.Zone(), Asn: p.ASN, State: p.State, Description: p.Description,
+		HoldTimeSeconds: uint32(p.HoldTime / time.Second), Reason: p.LastDown,
+		UpdatesSent: p.Sent.Update, UpdatesReceived: p.Received.Update,
+	}
+	if p.State == bgp.StateEstablished {
+		out.Uptime = durationpb.New(time.Since(p.Since).Truncate(time.Second))
+		out.Reason = ""
+	}
+	for _, f := range p.Families {
+		out.PrefixesReceived += f.Received
+		out.PrefixesAccepted += f.Accepted
+		out.PrefixesAdvertised += f.Advertised
+	}
+	return out
+}
+
+func block(b agent.Block) *apiv1.Block {
+	return &apiv1.Block{
+		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Size: b.Size.String(), Leased: b.Leased, Quarantined: b.Quarantined,
+		Free: b.Free.String(), Announced: b.Announced, Cover: prefix(b.Cover),
+	}
+}
+
+func lease(l agent.Lease) *apiv1.Lease {
+	return &apiv1.Lease{
+		Address: l.Addr.String(), ContainerId: l.Key.ContainerID, Interface: l.Key.Interface, Block: prefix(l.Block),
+		Allocated: timestamp(l.Allocated), State: l.State, HostInterface: l.HostInterface,
+	}
+}
+
+func route(st routes.Status) *apiv1.Route {
+	out := &apiv1.Route{
+		Prefix: st.Route.Prefix.String(), Owner: string(st.Owner), Kind: st.Route.Kind.String(),
+		State: st.State.String(), Metric: st.Route.Metric,
+	}
+	if st.Err != nil {
+		out.Error = st.Err.Error()
+	}
+	if st.Route.Source.IsValid() {
+		out.Source = st.Route.Source.String()
+	}
+	for _, nh := range st.Route.NextHops {
+		hop := &apiv1.NextHop{Interface: nh.Link}
+		if nh.Addr.IsValid() {
+			hop.Address = nh.Addr.String()
+		}
+		out.NextHops = append(out.NextHops, hop)
+	}
+	return out
+}
+
+// texts gives values their text form.
+func texts[T fmt.Stringer](in []T) []string {
+	out := make([]string, len(in))
+	for i, v := range in {
+		out[i] = v.String()
+	}
+	return out
+}
+
+func prefix(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.String()
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

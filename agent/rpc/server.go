@@ -1,0 +1,199 @@
+// Package rpc serves the agent's gRPC API: conversion between hostfabric.v1 messages and agent values, and nothing else.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/hostfabric/hostfabric/agent"
+	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+)
+
+// Server answers the API.
+type Server struct {
+	apiv1.UnimplementedHostfabricServer
+	agent *agent.Agent
+}
+
+// Serve answers on the listener until ctx ends, then lets running calls finish.
+func Serve(ctx context.Context, l net.Listener, a *agent.Agent, log *slog.Logger) error {
+	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
+	apiv1.RegisterHostfabricServer(s, &Server{agent: a})
+	stop := context.AfterFunc(ctx, s.GracefulStop)
+	defer stop()
+	if err := s.Serve(l); err != nil {
+		return fmt.Errorf("serve API on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+func logFailures(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		resp, err := handler(ctx, req)
+		if err != nil {
+			log.Warn("API call failed", "method", info.FullMethod, "err", err)
+		}
+		return resp, err
+	}
+}
+
+// Attach implements hostfabric.v1.
+func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.AttachResponse, error) {
+	addrs, err := parseAddrs(r.GetAddresses())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	ep, err := s.agent.Attach(ctx, agent.AttachRequest{
+		Key: agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()}, Owner: agent.OwnerAPI,
+		Netns: r.GetNetns(), Addresses: addrs, MTU: int(r.GetMtu()),
+	})
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &apiv1.AttachResponse{Endpoint: endpoint(ep)}, nil
+}
+
+// Detach implements hostfabric.v1.
+func (s *Server) Detach(ctx context.Context, r *apiv1.DetachRequest) (*apiv1.DetachResponse, error) {
+	found, err := s.agent.Detach(ctx, agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()})
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &apiv1.DetachResponse{Found: found}, nil
+}
+
+// Check implements hostfabric.v1.
+func (s *Server) Check(ctx context.Context, r *apiv1.CheckRequest) (*apiv1.CheckResponse, error) {
+	key := agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()}
+	ep, err := s.agent.Check(ctx, agent.CheckRequest{Key: key, Netns: r.GetNetns()})
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &apiv1.CheckResponse{Endpoint: endpoint(ep)}, nil
+}
+
+// Collect implements hostfabric.v1; it keeps to attachments made through this API.
+func (s *Server) Collect(ctx context.Context, r *apiv1.CollectRequest) (*apiv1.CollectResponse, error) {
+	if r.GetValid() == nil {
+		return nil, status.Error(codes.InvalidArgument, "valid: the list of attachments to keep is absent; send an empty list to detach all")
+	}
+	var valid []agent.Key
+	for _, a := range r.GetValid().GetAttachments() {
+		valid = append(valid, agent.Key{ContainerID: a.GetContainerId(), Interface: a.GetInterface()})
+	}
+	detached, err := s.agent.Collect(ctx, agent.OwnerAPI, valid)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	resp := &apiv1.CollectResponse{}
+	for _, k := range detached {
+		resp.Detached = append(resp.Detached, &apiv1.Attachment{ContainerId: k.ContainerID, Interface: k.Interface})
+	}
+	return resp, nil
+}
+
+// GetStatus implements hostfabric.v1.
+func (s *Server) GetStatus(ctx context.Context, _ *apiv1.GetStatusRequest) (*apiv1.GetStatusResponse, error) {
+	return statusResponse(s.agent.Status(ctx)), nil
+}
+
+// ListPeers implements hostfabric.v1.
+func (s *Server) ListPeers(ctx context.Context, _ *apiv1.ListPeersRequest) (*apiv1.ListPeersResponse, error) {
+	peers, err := s.agent.Peers(ctx)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	resp := &apiv1.ListPeersResponse{}
+	for _, p := range peers {
+		resp.Peers = append(resp.Peers, peer(p))
+	}
+	return resp, nil
+}
+
+// ListBlocks implements hostfabric.v1.
+func (s *Server) ListBlocks(ctx context.Context, _ *apiv1.ListBlocksRequest) (*apiv1.ListBlocksResponse, error) {
+	resp := &apiv1.ListBlocksResponse{}
+	for _, b := range s.agent.Blocks(ctx) {
+		resp.Blocks = append(resp.Blocks, block(b))
+	}
+	return resp, nil
+}
+
+// ListLeases implements hostfabric.v1.
+func (s *Server) ListLeases(_ context.Context, r *apiv1.ListLeasesRequest) (*apiv1.ListLeasesResponse, error) {
+	var only netip.Addr
+	if r.GetAddress() != "" {
+		addrs, err := parseAddrs([]string{r.GetAddress()})
+		if err != nil {
+			return nil, rpcError(err)
+		}
+		only = addrs[0]
+	}
+	resp := &apiv1.ListLeasesResponse{}
+	for _, l := range s.agent.Leases() {
+		if r.GetContainerId() != "" && l.Key.ContainerID != r.GetContainerId() || only.IsValid() && l.Addr != only {
+			continue
+		}
+		resp.Leases = append(resp.Leases, lease(l))
+	}
+	return resp, nil
+}
+
+// ListRoutes implements hostfabric.v1.
+func (s *Server) ListRoutes(_ context.Context, r *apiv1.ListRoutesRequest) (*apiv1.ListRoutesResponse, error) {
+	resp := &apiv1.ListRoutesResponse{}
+	for _, rt := range s.agent.Routes() {
+		if r.GetOwner() == "" || r.GetOwner() == string(rt.Owner) {
+			resp.Routes = append(resp.Routes, route(rt))
+		}
+	}
+	return resp, nil
+}
+
+func parseAddrs(in []string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for _, s := range in {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("%w: address %q is not an IPv4 or IPv6 address", agent.ErrInvalid, s)
+		}
+		addrs = append(addrs, a.Unmap())
+	}
+	return addrs, nil
+}
+
+// rpcError gives an agent error its gRPC code; the text stays the agent's.
+func rpcError(err error) error {
+	code := codes.Internal
+	for _, m := range []struct {
+		err  error
+		code codes.Code
+	}{
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{agent.ErrInvalid, codes.InvalidArgument},
+		{agent.ErrNetns, codes.InvalidArgument},
+		{agent.ErrNotInBlock, codes.InvalidArgument},
+		{agent.ErrLinkExists, codes.AlreadyExists},
+		{agent.ErrMismatch, codes.AlreadyExists},
+		{agent.ErrAddressInUse, codes.AlreadyExists},
+		{agent.ErrExhausted, codes.ResourceExhausted},
+		{agent.ErrNotFound, codes.NotFound},
+		{agent.ErrNotReady, codes.Unavailable},
+		{agent.ErrStorage, codes.Unavailable},
+	} {
+		if errors.Is(err, m.err) {
+			code = m.code
+			break
+		}
+	}
+	return status.Error(code, err.Error())
+}

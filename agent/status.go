@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// Status is the agent's own account of itself.
+type Status struct {
+	Host            string
+	Version         string
+	Started         time.Time
+	Problems        []string // empty when all is well
+	ASN             uint32
+	RouterID        netip.Addr
+	Speaker         bgp.Status
+	Peers           []bgp.PeerStatus
+	Endpoints       int
+	Leases          int
+	Announced       []netip.Prefix
+	BudgetIPv4      int // announced prefixes allowed
+	BudgetIPv6      int
+	RoutesInstalled int
+	RoutesFailed    int
+	MTU             int // bytes, of new endpoints
+}
+
+// Block is a block of this host and how it is used.
+type Block struct {
+	ipam.Usage
+	Cover     netip.Prefix // the announcement that contains it
+	Announced bool
+}
+
+// Status gathers the state of every room. A speaker that cannot be asked is a problem in it, not an error.
+func (a *Agent) Status(ctx context.Context) Status {
+	s := Status{
+		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: a.opts.ASN, RouterID: a.opts.RouterID,
+		Speaker: a.speaker.Status(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
+		BudgetIPv4: a.opts.Budget.IPv4, BudgetIPv6: a.opts.Budget.IPv6,
+	}
+	a.mu.Lock()
+	gate := a.gate
+	a.mu.Unlock()
+	if gate != nil {
+		s.problem("blocks are not announced: %v", gate)
+	}
+	if s.Speaker.Connected {
+		s.askSpeaker(ctx, a.speaker)
+	} else {
+		s.problem("the speaker process is not connected: %v", s.Speaker.Err)
+	}
+	for _, r := range a.table.Status() {
+		switch r.State {
+		case routes.Installed:
+			s.RoutesInstalled++
+		case routes.Failed:
+			s.RoutesFailed++
+			s.problem("route %s (%s) failed: %v", r.Route.Prefix, r.Owner, r.Err)
+		}
+	}
+	if err := a.leases.Err(); err != nil {
+		s.problem("lease file: %v", err)
+	}
+	if damaged := a.leases.Damaged(); len(damaged) > 0 {
+		s.problem("%d damaged slots in the lease file", len(damaged))
+	}
+	return s
+}
+
+// maxProblems keeps a status readable when thousands of routes fail for one reason.
+const maxProblems = 20
+
+func (s *Status) problem(format string, args ...any) {
+	switch {
+	case len(s.Problems) < maxProblems:
+		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
+	case len(s.Problems) == maxProblems:
+		s.Problems = append(s.Problems, "and more")
+	}
+}
+
+func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
+	var err, annErr error
+	s.Peers, err = speaker.Peers(ctx)
+	s.Announced, annErr = speaker.Announced(ctx)
+	if err := errors.Join(err, annErr); err != nil {
+		s.problem("the speaker process does not answer: %v", err)
+	}
+	for _, p := range s.Peers {
+		if p.State != bgp.StateEstablished {
+			s.problem("peer %s (AS%d) is %s%s", p.Address, p.ASN, p.State, because(p.LastDown))
+		}
+	}
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// PeersEstablished counts the sessions that are up.
+func (s Status) PeersEstablished() int {
+	n := 0
+	for _, p := range s.Peers {
+		if p.State == bgp.StateEstablished {
+			n++
+		}
+	}
+	return n
+}
+
+// Peers are the speaker's neighbors.
+func (a *Agent) Peers(ctx context.Context) ([]bgp.PeerStatus, error) {
+	peers, err := a.speaker.Peers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ask the speaker process for its peers: %w", ErrNotReady, err)
+	}
+	return peers, nil
+}
+
+// Blocks are this host's blocks with their use. While the speaker is away, none counts as announced.
+func (a *Agent) Blocks(ctx context.Context) []Block {
+	announced, err := a.speaker.Announced(ctx)
+	if err != nil {
+		a.log.Debug("announced prefixes unknown", "err", err)
+	}
+	cover := ipam.Cover(a.opts.Blocks)
+	var blocks []Block
+	for _, u := range a.leases.Usage() {
+		b := Block{Usage: u}
+		if i := slices.IndexFunc(cover, func(p netip.Prefix) bool { return p.Overlaps(u.Block.Prefix) }); i >= 0 {
+			b.Cover = cover[i]
+			b.Announced = slices.Contains(announced, cover[i])
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
+
+// Lease is an address and what it is doing.
+type Lease struct {
+	ipam.Lease
+	State         string // leased, releasing, quarantined
+	HostInterface string // empty while nothing is wired
+}
+
+// Leases lists held and quarantined addresses, by address.
+func (a *Agent) Leases() []Lease {
+	var out []Lease
+	for _, l := range a.leases.Leases() {
+		key := Key{ContainerID: l.Key.ContainerID, Interface: l.Key.Interface}
+		ep, _ := a.endpoint(key)
+		state := "leased"
+		if a.isRetiring(key) {
+			state = "releasing"
+		}
+		out = append(out, Lease{Lease: l, State: state, HostInterface: ep.HostInterface})
+	}
+	for _, q := range a.leases.Quarantined() {
+		out = append(out, Lease{Lease: ipam.Lease{Addr: q.Addr, Block: q.Block, Allocated: q.Since}, State: "quarantined"})
+	}
+	slices.SortFunc(out, func(x, y Lease) int { return x.Addr.Compare(y.Addr) })
+	return out
+}
+
+// Routes lists the desired routes and what the kernel made of them.
+func (a *Agent) Routes() []routes.Status { return a.table.Status() }

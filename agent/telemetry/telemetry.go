@@ -1,0 +1,144 @@
+// Package telemetry serves the agent's metrics and health over HTTP. Every metric is of the host, a room or a peer:
+// none grows with containers.
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/bgp"
+)
+
+// Source is what the metrics are read from at each scrape.
+type Source interface {
+	Status(ctx context.Context) agent.Status
+	Blocks(ctx context.Context) []agent.Block
+	Counters() agent.Counters
+}
+
+// Serve answers /metrics and /healthz on the listener until ctx ends. An empty network serves nothing.
+func Serve(ctx context.Context, network, address string, src Source, log *slog.Logger) error {
+	if network == "" {
+		return nil
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return fmt.Errorf("metrics.listen: %w", err)
+	}
+	s := &http.Server{Handler: Handler(src), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics.listen: %w", err)
+	}
+	return nil
+}
+
+// Handler answers /metrics in the Prometheus text format, and /healthz with 200 or with 503 and what is wrong.
+func Handler(src Source) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(&collector{src: src}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if problems := src.Status(r.Context()).Problems; len(problems) > 0 {
+			http.Error(w, strings.Join(problems, "\n"), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+type collector struct{ src Source }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("hostfabric_"+name, help, labels, nil)
+}
+
+var (
+	endpointsDesc   = desc("endpoints", "Attached container interfaces.")
+	operationsDesc  = desc("operations_total", "Attaches and detaches by result.", "verb", "result")
+	leasedDesc      = desc("block_addresses_leased", "Addresses of the block in use.", "block")
+	quarantinedDesc = desc("block_addresses_quarantined", "Released addresses of the block that wait for reuse.", "block")
+	freeDesc        = desc("block_addresses_free", "Addresses of the block that can be leased.", "block")
+	peerUpDesc      = desc("peer_established", "1 while the BGP session is established.", "peer", "asn")
+	peerPrefixDesc  = desc("peer_prefixes", "Prefixes on the session by direction.", "peer", "direction")
+	peerUpdateDesc  = desc("peer_updates_total", "BGP UPDATE messages on the session by direction.", "peer", "direction")
+	announcedDesc   = desc("announced_prefixes", "Prefixes announced to the fabric.")
+	routesDesc      = desc("routes", "Routes by state.", "state")
+	speakerDesc     = desc("speaker_connected", "1 while the speaker process is connected.")
+	problemsDesc    = desc("problems", "Things that are wrong; the status command tells them.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
+		peerUpdateDesc, announcedDesc, routesDesc, speakerDesc, problemsDesc} {
+		ch <- d
+	}
+}
+
+// scrapeTimeout bounds what a scrape asks of the speaker.
+const scrapeTimeout = 5 * time.Second
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	s := c.src.Status(ctx)
+	gauge(endpointsDesc, float64(s.Endpoints))
+	gauge(announcedDesc, float64(len(s.Announced)))
+	gauge(routesDesc, float64(s.RoutesInstalled), "installed")
+	gauge(routesDesc, float64(s.RoutesFailed), "failed")
+	gauge(speakerDesc, boolean(s.Speaker.Connected))
+	gauge(problemsDesc, float64(len(s.Problems)))
+	n := c.src.Counters()
+	counter(operationsDesc, n.Attached, "attach", "ok")
+	counter(operationsDesc, n.AttachFailed, "attach", "error")
+	counter(operationsDesc, n.Detached, "detach", "ok")
+	counter(operationsDesc, n.DetachFailed, "detach", "error")
+	for _, b := range c.src.Blocks(ctx) {
+		free, _ := b.Free.Float64()
+		gauge(leasedDesc, float64(b.Leased), b.Block.Prefix.String())
+		gauge(quarantinedDesc, float64(b.Quarantined), b.Block.Prefix.String())
+		gauge(freeDesc, free, b.Block.Prefix.String())
+	}
+	for _, p := range s.Peers {
+		peer := p.Address.String()
+		gauge(peerUpDesc, boolean(p.State == bgp.StateEstablished), peer, fmt.Sprint(p.ASN))
+		counter(peerUpdateDesc, p.Received.Update, peer, "received")
+		counter(peerUpdateDesc, p.Sent.Update, peer, "sent")
+		var received, advertised uint64
+		for _, f := range p.Families {
+			received += f.Received
+			advertised += f.Advertised
+		}
+		gauge(peerPrefixDesc, float64(received), peer, "received")
+		gauge(peerPrefixDesc, float64(advertised), peer, "advertised")
+	}
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+)
+
+// clientOptions are what every client command takes.
+type clientOptions struct {
+	socket  string
+	timeout time.Duration
+	output  outputFormat
+}
+
+func (o *clientOptions) AddFlags(fs *pflag.FlagSet) {
+	o.output = outputTable
+	fs.StringVar(&o.socket, "socket", defaultAPISocket, "unix socket of the agent's API")
+	fs.DurationVar(&o.timeout, "timeout", 10*time.Second, "give up after this long")
+	fs.VarP(&o.output, "output", "o", "table, json or yaml")
+}
+
+// call asks the agent once and prints the answer in the wanted form.
+func call[Resp proto.Message](cmd *cobra.Command, o *clientOptions, ask func(context.Context, apiv1.HostfabricClient) (Resp, error), table func(Resp, *printer)) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+	defer cancel()
+	socket, err := filepath.Abs(o.socket)
+	if err != nil {
+		return fmt.Errorf("agent socket %s: %w", o.socket, err)
+	}
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("agent socket %s: %w", o.socket, err)
+	}
+	defer conn.Close()
+	resp, err := ask(ctx, apiv1.NewHostfabricClient(conn))
+	if err != nil {
+		return clientError(o.socket, err)
+	}
+	return print(cmd.OutOrStdout(), o.output, resp, func(p *printer) { table(resp, p) })
+}
+
+// clientError drops gRPC's wrapping: the agent's text says it all. Where no agent answered, it says what to do.
+func clientError(socket string, err error) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	if st.Code() == codes.Unavailable && isDialFailure(st.Message()) {
+		return fmt.Errorf("no agent answers on %s: is `hostfabric agent` running, and may you use its socket? (%s)", socket, st.Message())
+	}
+	if st.Code() == codes.DeadlineExceeded {
+		return fmt.Errorf("the agent did not answer in time on %s; --timeout waits longer", socket)
+	}
+	return errors.New(st.Message())
+}

@@ -1,0 +1,6 @@
+package main
+
+import "strings"
+
+// isDialFailure tells a socket that nobody answers from an agent that answers "unavailable".
+func isDialFailure(message string) bool { return strings.Contains(message, "connection error") }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+)
+
+// outputFormat is the value of -o.
+type outputFormat string
+
+const (
+	outputTable outputFormat = "table"
+	outputJSON  outputFormat = "json"
+	outputYAML  outputFormat = "yaml"
+)
+
+func (f *outputFormat) String() string { return string(*f) }
+func (f *outputFormat) Type() string   { return "format" }
+
+func (f *outputFormat) Set(s string) error {
+	switch outputFormat(s) {
+	case outputTable, outputJSON, outputYAML:
+		*f = outputFormat(s)
+		return nil
+	}
+	return fmt.Errorf("%q is not one of table, json, yaml", s)
+}
+
+func print(w io.Writer, format outputFormat, msg proto.Message, table func(*printer)) error {
+	if format == outputTable {
+		p := &printer{w: w, color: isTerminal(w)}
+		table(p)
+		return p.flush()
+	}
+	out, err := protojson.MarshalOptions{Multiline: format == outputJSON, UseProtoNames: true, EmitUnpopulated: true}.Marshal(msg)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	if format == outputYAML {
+		if out, err = yaml.JSONToYAML(out); err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(w, strings.TrimRight(string(out), "\n"))
+	return err
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+}
+
+// tone is what a colour means.
+type tone string
+
+const (
+	plain tone = ""
+	good  tone = "\x1b[32m"
+	bad   tone = "\x1b[31m"
+	faint tone = "\x1b[2m"
+	bold  tone = "\x1b[1m"
+	reset      = "\x1b[0m"
+)
+
+// cell is a text with a tone; its width is the text's.
+type cell struct {
+	text string
+	tone tone
+}
+
+func text(v any) cell { return cell{text: fmt.Sprint(v)} }
+
+func judged(v any, ok bool) cell {
+	if ok {
+		return cell{fmt.Sprint(v), good}
+	}
+	return cell{fmt.Sprint(v), bad}
+}
+
+// printer aligns rows in columns and colours cells on a terminal only.
+type printer struct {
+	w     io.Writer
+	color bool
+	rows  [][]cell
+}
+
+func (p *printer) header(names ...string) {
+	row := make([]cell, len(names))
+	for i, n := range names {
+		row[i] = cell{n, bold}
+	}
+	p.rows = append(p.rows, row)
+}
+
+func (p *printer) row(cells ...cell) { p.rows = append(p.rows, cells) }
+
+// flush writes the rows gathered so far as one table.
+func (p *printer) flush() error {
+	var widths []int
+	for _, r := range p.rows {
+		for i, c := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	for _, r := range p.rows {
+		var line strings.Builder
+		for i, c := range r {
+			body := c.text
+			if p.color && c.tone != plain {
+				body = string(c.tone) + c.text + reset
+			}
+			line.WriteString(body)
+			if i < len(r)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+			}
+		}
+		if _, err := fmt.Fprintln(p.w, strings.TrimRight(line.String(), " ")); err != nil {
+			return err
+		}
+	}
+	p.rows = nil
+	return nil
+}
+
+// dash stands for an empty value, so that columns stay columns for awk.
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+)
+
+func newStatusCommand() *cobra.Command {
+	o := &clientOptions{}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the agent, its speaker and whatever is wrong",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ask := func(ctx context.Context, c apiv1.HostfabricClient) (*apiv1.GetStatusResponse, error) {
+				return c.GetStatus(ctx, &apiv1.GetStatusRequest{})
+			}
+			return call(cmd, o, ask, printStatus)
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func printStatus(s *apiv1.GetStatusResponse, p *printer) {
+	state := judged("ready", true)
+	if !s.GetReady() {
+		state = judged("degraded", false)
+	}
+	p.row(text("Host"), text(s.GetHost()))
+	p.row(text("State"), state)
+	p.row(text("Agent"), text(fmt.Sprintf("%s, up %s", s.GetVersion(), age(s.GetStarted().AsTime()))))
+	p.row(text("Speaker"), speakerCell(s.GetSpeaker()))
+	p.row(text("AS, router ID"), text(fmt.Sprintf("%d, %s", s.GetAsn(), s.GetRouterId())))
+	p.row(text("Peers"), judged(fmt.Sprintf("%d of %d established", s.GetPeersEstablished(), s.GetPeersTotal()), s.GetPeersEstablished() == s.GetPeersTotal()))
+	p.row(text("Announced"), text(fmt.Sprintf("%s (budget %d IPv4, %d IPv6)", dash(strings.Join(s.GetAnnounced(), " ")), s.GetBudgetIpv4(), s.GetBudgetIpv6())))
+	p.row(text("Endpoints"), text(fmt.Sprintf("%d, %d leases, MTU %d", s.GetEndpoints(), s.GetLeases(), s.GetMtu())))
+	p.row(text("Routes"), judged(fmt.Sprintf("%d installed, %d failed", s.GetRoutesInstalled(), s.GetRoutesFailed()), s.GetRoutesFailed() == 0))
+	for _, problem := range s.GetProblems() {
+		p.row(text("Problem"), cell{problem, bad})
+	}
+}
+
+func speakerCell(s *apiv1.SpeakerStatus) cell {
+	if !s.GetConnected() {
+		return judged("not connected", false)
+	}
+	return text(fmt.Sprintf("%s, pid %d, connected %s", s.GetVersion(), s.GetPid(), age(s.GetSince().AsTime())))
+}
+
+// age is how long ago something was, to the second.
+func age(t time.Time) string { return time.Since(t).Truncate(time.Second).String() }
