@@ -89,7 +89,10 @@ func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) err
 	}
 	defer wirer.Close()
 	learner := agent.Learner{Table: table, Metric: cfg.Routes.Metric, HostAddresses: cfg.HostAddresses()}
-	speaker := bgp.New(bgp.Options{Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: learner.Events()})
+	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
+	events := learner.Events()
+	events.Status = func(s bgp.Status) { marker.set(s, log) }
+	speaker := bgp.New(bgp.Options{Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm})
 	if err := speaker.Configure(ctx, bgpConfig); err != nil {
 		return err
 	}
@@ -223,7 +226,7 @@ func speakerConfig(cfg *config.Config) (bgp.Config, error) {
 	for _, p := range cfg.Peers {
 		peer := bgp.Peer{
 			Address: p.Address, ASN: p.ASN, Description: p.Name, Password: string(p.Password), TTLSecurity: p.TTLSecurity, Passive: p.Passive,
-			HoldTime: cfg.Timers.Hold, Keepalive: cfg.Timers.Keepalive, MaxPrefixes: p.MaxPrefixes, LocalAddress: p.LocalAddress,
+			HoldTime: cfg.Timers.Hold, Keepalive: cfg.Timers.Keepalive, ConnectRetry: cfg.Timers.ConnectRetry, MaxPrefixes: p.MaxPrefixes, LocalAddress: p.LocalAddress,
 		}
 		if link, err := uplink.To(p.Address); err == nil && p.Address.Is4() {
 			peer.NextHop6 = link.GlobalIPv6()

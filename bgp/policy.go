@@ -1,0 +1,297 @@
+package bgp
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	api "github.com/osrg/gobgp/v3/api"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	importPolicy = "hostfabric-import"
+	exportPolicy = "hostfabric-export"
+	// globalTable is GoBGP's name of the only table a policy can be assigned to.
+	globalTable = "global"
+	// appliedSet is an AS path set no statement uses: its entries are the digests of what was applied last, written when
+	// all of it was in effect. SetPolicies removes it, so that an interrupted change shows.
+	appliedSet = "hostfabric-applied"
+)
+
+// policySet is everything that decides what crosses the sessions.
+type policySet struct {
+	request     *api.SetPoliciesRequest
+	assignments []*api.PolicyAssignment
+	// The digests tell what changed: the whole, what is imported, and how routes are sent to each peer. The mere set
+	// of announced prefixes is only in the first: adding and deleting the paths carries its changes out.
+	digest, imports string
+	exports         map[netip.Addr]string
+}
+
+// mark is the content of appliedSet.
+func (p policySet) mark() []string {
+	out := []string{p.digest, p.imports}
+	for _, e := range p.exports {
+		out = append(out, e)
+	}
+	slices.Sort(out[2:])
+	return slices.Compact(out)
+}
+
+// buildPolicies makes GoBGP's policies. They are global in GoBGP v3: differences between peers are neighbor conditions.
+func buildPolicies(c Config, set []Announcement) policySet {
+	b := &policyBuilder{}
+	var imp, exp []*api.Statement
+	def := api.RouteAction_REJECT
+	switch p := c.Policy.(type) {
+	case HostPolicy:
+		imp = b.hostImport(p)
+		exp = b.hostExport(c.Peers, set)
+	case TransitPolicy:
+		def = api.RouteAction_ACCEPT
+		imp = []*api.Statement{b.statement("import-all", &api.Conditions{}, accept())}
+		exp = append(b.explicitNextHop(set), b.nextHops(true, nil, c.Peers)...)
+		exp = append(exp, b.statement("export-all", &api.Conditions{}, accept()))
+	}
+	ps := policySet{
+		request: &api.SetPoliciesRequest{
+			DefinedSets: b.sets,
+			Policies:    []*api.Policy{{Name: importPolicy, Statements: imp}, {Name: exportPolicy, Statements: exp}},
+		},
+		assignments: []*api.PolicyAssignment{
+			{Name: globalTable, Direction: api.PolicyDirection_IMPORT, Policies: []*api.Policy{{Name: importPolicy}}, DefaultAction: def},
+			{Name: globalTable, Direction: api.PolicyDirection_EXPORT, Policies: []*api.Policy{{Name: exportPolicy}}, DefaultAction: def},
+		},
+	}
+	ps.digest = "all-" + digest(marshal(ps.request))
+	ps.imports = "in-" + digest(marshal(&api.SetPoliciesRequest{DefinedSets: b.importSets, Policies: ps.request.Policies[:1]}))
+	ps.exports = map[netip.Addr]string{}
+	for _, p := range c.Peers {
+		ps.exports[p.Address] = "out-" + digest(fmt.Appendf(nil, "%T %s %s", c.Policy, p.Address, p.NextHop6))
+	}
+	return ps
+}
+
+func marshal(m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("marshal %T: %v", m, err)) // only invalid UTF-8 could do that: the strings are ours
+	}
+	return b
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+type policyBuilder struct{ sets, importSets []*api.DefinedSet }
+
+func accept() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_ACCEPT} }
+func reject() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_REJECT} }
+
+// acceptLearned also evens out what would keep the same route of two routers from tying: FRR and BIRD set different
+// origins and MEDs, and without a tie there is no ECMP.
+func acceptLearned() *api.Actions {
+	return &api.Actions{
+		RouteAction:  api.RouteAction_ACCEPT,
+		Med:          &api.MedAction{Type: api.MedAction_REPLACE, Value: 0},
+		LocalPref:    &api.LocalPrefAction{Value: 100},
+		OriginAction: &api.OriginAction{Origin: api.RouteOriginType_ORIGIN_IGP},
+	}
+}
+
+func (b *policyBuilder) statement(name string, c *api.Conditions, a *api.Actions) *api.Statement {
+	return &api.Statement{Name: "hostfabric-" + name, Conditions: c, Actions: a}
+}
+
+// prefixes defines a set of one family and returns the condition that matches it. GoBGP looks only at the longest entry
+// that contains a route, so entries of one set must not overlap with different lengths.
+func (b *policyBuilder) prefixes(name string, list []*api.Prefix) *api.MatchSet {
+	name = "hostfabric-" + name
+	b.sets = append(b.sets, &api.DefinedSet{DefinedType: api.DefinedType_PREFIX, Name: name, Prefixes: list})
+	return &api.MatchSet{Type: api.MatchSet_ANY, Name: name}
+}
+
+func (b *policyBuilder) neighbors(name string, addrs []netip.Addr) *api.MatchSet {
+	s := &api.DefinedSet{DefinedType: api.DefinedType_NEIGHBOR, Name: "hostfabric-" + name}
+	for _, a := range addrs {
+		a = a.WithZone("")
+		s.List = append(s.List, netip.PrefixFrom(a, a.BitLen()).String())
+	}
+	b.sets = append(b.sets, s)
+	return &api.MatchSet{Type: api.MatchSet_ANY, Name: s.Name}
+}
+
+func between(p netip.Prefix, lo, hi int) *api.Prefix {
+	return &api.Prefix{IpPrefix: p.Masked().String(), MaskLengthMin: uint32(lo), MaskLengthMax: uint32(hi)}
+}
+
+func exactly(p netip.Prefix) *api.Prefix { return between(p, p.Bits(), p.Bits()) }
+
+var defaults = map[Family]netip.Prefix{
+	IPv4: netip.PrefixFrom(netip.IPv4Unspecified(), 0),
+	IPv6: netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
+
+// hostImport accepts our own routes (GoBGP applies the import policy to local paths too), refuses our space whoever
+// announces it, and accepts the default route and the listed prefixes.
+func (b *policyBuilder) hostImport(p HostPolicy) []*api.Statement {
+	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
+	out := []*api.Statement{b.statement("import-local", local, accept())}
+	for _, f := range []Family{IPv4, IPv6} {
+		own := ofFamily(p.OwnSpace, f)
+		if len(own) == 0 {
+			continue
+		}
+		var inside, covering []*api.Prefix
+		for _, o := range outermost(own) {
+			inside = append(inside, between(o, o.Bits(), o.Addr().BitLen()))
+		}
+		for _, o := range supernets(own) {
+			covering = append(covering, exactly(o))
+		}
+		name := "own-" + f.String()
+		out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: b.prefixes(name, inside)}, reject()))
+		if len(covering) > 0 {
+			name := "own-covering-" + f.String()
+			out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: b.prefixes(name, covering)}, reject()))
+		}
+	}
+	for _, f := range []Family{IPv4, IPv6} {
+		name := "default-" + f.String()
+		set := b.prefixes(name, []*api.Prefix{exactly(defaults[f])})
+		out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: set}, acceptLearned()))
+	}
+	for i, r := range p.Import {
+		lo, hi := r.lengths()
+		name := fmt.Sprintf("listed-%d", i+1)
+		set := b.prefixes(name, []*api.Prefix{between(r.Prefix, lo, hi)}) // a set each: the rules may overlap
+		out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: set}, acceptLearned()))
+	}
+	b.importSets = slices.Clone(b.sets)
+	return out
+}
+
+// hostExport accepts exactly the announced prefixes, and of those only what we originate.
+func (b *policyBuilder) hostExport(peers []Peer, set []Announcement) []*api.Statement {
+	local := func(s *api.MatchSet) *api.Conditions {
+		return &api.Conditions{PrefixSet: s, RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
+	}
+	out := b.explicitNextHop(set)
+	for _, f := range []Family{IPv4, IPv6} {
+		var list []*api.Prefix
+		for _, a := range set {
+			if FamilyOf(a.Prefix.Addr()) == f && (f == IPv4 || !a.NextHop.IsValid()) {
+				list = append(list, exactly(a.Prefix))
+			}
+		}
+		if f == IPv6 {
+			out = append(out, b.nextHops(false, list, peers)...)
+		}
+		if len(list) > 0 {
+			match := b.prefixes("announced-"+f.String(), list)
+			out = append(out, b.statement("export-"+f.String(), local(match), accept()))
+		}
+	}
+	return out
+}
+
+// explicitNextHop accepts the IPv6 announcements that name their next hop: no session changes it.
+func (b *policyBuilder) explicitNextHop(set []Announcement) []*api.Statement {
+	var list []*api.Prefix
+	for _, a := range set {
+		if a.Prefix.Addr().Is6() && a.NextHop.IsValid() {
+			list = append(list, exactly(a.Prefix))
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	c := &api.Conditions{PrefixSet: b.prefixes("announced-explicit", list), RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
+	return []*api.Statement{b.statement("export-explicit", c, accept())}
+}
+
+// nextHops deals with IPv6 routes on IPv4 sessions, where GoBGP would send the useless ::ffff:a.b.c.d: the peer's
+// NextHop6 is set, and without one nothing is sent. In transit that goes for all IPv6 routes, else for the listed ones.
+func (b *policyBuilder) nextHops(transit bool, list []*api.Prefix, peers []Peer) []*api.Statement {
+	byHop := map[netip.Addr][]netip.Addr{}
+	for _, p := range peers {
+		if p.Address.Is4() {
+			byHop[p.NextHop6] = append(byHop[p.NextHop6], p.Address)
+		}
+	}
+	hops := make([]netip.Addr, 0, len(byHop))
+	for h := range byHop {
+		hops = append(hops, h)
+	}
+	// The zero address, of peers without a next hop, sorts first; the order of the rest does not matter.
+	slices.SortFunc(hops, netip.Addr.Compare)
+	if !transit && len(list) == 0 {
+		return nil
+	}
+	var out []*api.Statement
+	for i, h := range hops {
+		addrs := byHop[h]
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		name := fmt.Sprintf("nexthop6-%d", i)
+		c := &api.Conditions{NeighborSet: b.neighbors(name, addrs), AfiSafiIn: []*api.Family{IPv6.api()}}
+		if !transit {
+			c.PrefixSet = b.prefixes("announced-"+name, list)
+			c.RouteType = api.Conditions_ROUTE_TYPE_LOCAL
+		}
+		act := reject()
+		if h.IsValid() {
+			act = accept()
+			act.Nexthop = &api.NexthopAction{Address: h.WithZone("").String()}
+		}
+		out = append(out, b.statement("export-"+name, c, act))
+	}
+	return out
+}
+
+func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range list {
+		if FamilyOf(p.Addr()) == f {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// outermost drops prefixes that lie inside others.
+func outermost(list []netip.Prefix) []netip.Prefix {
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b netip.Prefix) int {
+		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Addr().Compare(b.Addr()))
+	})
+	var out []netip.Prefix
+	for _, p := range list {
+		if !slices.ContainsFunc(out, func(o netip.Prefix) bool { return o.Contains(p.Addr()) }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// supernets returns all prefixes that cover one of the list, without those themselves and without the default route.
+func supernets(list []netip.Prefix) []netip.Prefix {
+	seen := map[netip.Prefix]bool{}
+	var out []netip.Prefix
+	for _, p := range list {
+		for bits := p.Bits() - 1; bits > 0; bits-- {
+			s := netip.PrefixFrom(p.Addr(), bits).Masked()
+			if !seen[s] {
+				seen[s] = true
+				out = append(out, s)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}

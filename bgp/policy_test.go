@@ -1,0 +1,161 @@
+package bgp
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// text renders a policy as an engineer would write it, one statement a line.
+func text(ps policySet, name string) string {
+	sets := map[string]string{}
+	for _, s := range ps.request.DefinedSets {
+		var items []string
+		for _, p := range s.Prefixes {
+			items = append(items, fmt.Sprintf("%s{%d,%d}", p.IpPrefix, p.MaskLengthMin, p.MaskLengthMax))
+		}
+		sets[s.Name] = strings.Join(append(items, s.List...), " ")
+	}
+	var b strings.Builder
+	for _, p := range ps.request.Policies {
+		for _, s := range p.Statements {
+			if p.Name != name {
+				continue
+			}
+			b.WriteString("if")
+			c := s.Conditions
+			if c.RouteType == api.Conditions_ROUTE_TYPE_LOCAL {
+				b.WriteString(" local")
+			}
+			if c.NeighborSet != nil {
+				fmt.Fprintf(&b, " peer[%s]", sets[c.NeighborSet.Name])
+			}
+			for _, f := range c.AfiSafiIn {
+				fmt.Fprintf(&b, " %s", familyOf(f))
+			}
+			if c.PrefixSet != nil {
+				fmt.Fprintf(&b, " prefix[%s]", sets[c.PrefixSet.Name])
+			}
+			if nh := s.Actions.Nexthop; nh != nil {
+				fmt.Fprintf(&b, " set nexthop %s", nh.Address)
+			}
+			fmt.Fprintf(&b, " %s\n", strings.ToLower(s.Actions.RouteAction.String()))
+		}
+	}
+	return b.String()
+}
+
+func prefixList(s ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(s))
+	for i := range s {
+		out[i] = netip.MustParsePrefix(s[i])
+	}
+	return out
+}
+
+func announcements(s ...string) []Announcement {
+	var out []Announcement
+	for _, p := range prefixList(s...) {
+		out = append(out, Announcement{Prefix: p})
+	}
+	return out
+}
+
+func TestBuildPolicies(t *testing.T) {
+	ip := netip.MustParseAddr
+	host := HostPolicy{
+		Import:   []ImportRule{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), MinLength: 16, MaxLength: 24}, {Prefix: netip.MustParsePrefix("10.9.0.0/16")}},
+		OwnSpace: prefixList("128.0.0.0/3", "144.0.0.0/4"),
+	}
+	peers := []Peer{
+		{Address: ip("192.0.2.1"), ASN: 1, NextHop6: ip("2001:db8::1")},
+		{Address: ip("192.0.2.2"), ASN: 1},
+		{Address: ip("2001:db8::2"), ASN: 1},
+	}
+	explicit := announcements("2001:db8:f::/48")
+	explicit[0].NextHop = ip("2001:db8::9")
+	for _, tc := range []struct {
+		name    string
+		config  Config
+		set     []Announcement
+		imports string
+		exports string
+	}{
+		{
+			name: "host", config: Config{Policy: host, Peers: peers}, set: announcements("10.1.0.0/26", "2001:db8:1::/64"),
+			imports: `if local accept
+if prefix[128.0.0.0/3{3,32}] reject
+if prefix[128.0.0.0/1{1,1} 128.0.0.0/2{2,2} 128.0.0.0/3{3,3}] reject
+if prefix[0.0.0.0/0{0,0}] accept
+if prefix[::/0{0,0}] accept
+if prefix[10.0.0.0/8{16,24}] accept
+if prefix[10.9.0.0/16{16,16}] accept
+`,
+			exports: `if local prefix[10.1.0.0/26{26,26}] accept
+if local peer[192.0.2.2/32] ipv6 prefix[2001:db8:1::/64{64,64}] reject
+if local peer[192.0.2.1/32] ipv6 prefix[2001:db8:1::/64{64,64}] set nexthop 2001:db8::1 accept
+if local prefix[2001:db8:1::/64{64,64}] accept
+`,
+		},
+		{
+			name: "nothing announced", config: Config{Policy: HostPolicy{}, Peers: peers},
+			imports: "if local accept\nif prefix[0.0.0.0/0{0,0}] accept\nif prefix[::/0{0,0}] accept\n",
+		},
+		{
+			name: "explicit next hop", config: Config{Policy: HostPolicy{}, Peers: peers}, set: explicit,
+			imports: "if local accept\nif prefix[0.0.0.0/0{0,0}] accept\nif prefix[::/0{0,0}] accept\n",
+			exports: "if local prefix[2001:db8:f::/48{48,48}] accept\n",
+		},
+		{
+			name: "transit", config: Config{Policy: TransitPolicy{}, Peers: peers},
+			imports: "if accept\n",
+			exports: "if peer[192.0.2.2/32] ipv6 reject\nif peer[192.0.2.1/32] ipv6 set nexthop 2001:db8::1 accept\nif accept\n",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ps := buildPolicies(tc.config, tc.set)
+			if got := text(ps, importPolicy); got != tc.imports {
+				t.Errorf("import:\n%swant:\n%s", got, tc.imports)
+			}
+			if got := text(ps, exportPolicy); got != tc.exports {
+				t.Errorf("export:\n%swant:\n%s", got, tc.exports)
+			}
+			want := api.RouteAction_REJECT
+			if tc.config.Policy == (TransitPolicy{}) {
+				want = api.RouteAction_ACCEPT
+			}
+			for _, a := range ps.assignments {
+				if a.DefaultAction != want {
+					t.Errorf("default of %s: %s", a.Policies[0].Name, a.DefaultAction)
+				}
+			}
+		})
+	}
+}
+
+// What may be re-applied to running sessions follows from which digests change.
+func TestPolicyDigests(t *testing.T) {
+	peer := Peer{Address: netip.MustParseAddr("192.0.2.1"), ASN: 1}
+	base := Config{Policy: HostPolicy{Import: []ImportRule{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}}}, Peers: []Peer{peer}}
+	a := buildPolicies(base, announcements("10.1.0.0/26"))
+	if b := buildPolicies(base, announcements("10.1.0.0/26")); strings.Join(a.mark(), " ") != strings.Join(b.mark(), " ") {
+		t.Error("the same input gives different digests")
+	}
+	more := buildPolicies(base, announcements("10.1.0.0/26", "2001:db8::/64"))
+	if more.digest == a.digest || more.imports != a.imports || more.exports[peer.Address] != a.exports[peer.Address] {
+		t.Error("announcements must change the whole digest only")
+	}
+	hop := base
+	hop.Peers = []Peer{{Address: peer.Address, ASN: 1, NextHop6: netip.MustParseAddr("2001:db8::1")}}
+	if b := buildPolicies(hop, nil); b.imports != a.imports || b.exports[peer.Address] == a.exports[peer.Address] {
+		t.Error("a peer's next hop must change its export digest only")
+	}
+	rules := base
+	rules.Policy = HostPolicy{}
+	if b := buildPolicies(rules, announcements("10.1.0.0/26")); b.imports == a.imports || b.exports[peer.Address] != a.exports[peer.Address] {
+		t.Error("import rules must change the import digest only")
+	}
+}

@@ -1,0 +1,318 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// reconciler brings one speaker to the desired state. Each step compares with what the speaker has and changes only what
+// differs, so it may be repeated from the start after any failure.
+type reconciler struct {
+	conn
+	log *slog.Logger
+	// fresh: the speaker had not been configured when this connection began.
+	fresh bool
+	// warm: peers that come may still hold our routes of before this speaker started. They are told so (see neighborOf).
+	warm bool
+	// paths is what the speaker originates, once read; nil before.
+	paths map[netip.Prefix]Announcement
+	// peers is what was last configured by this reconciler.
+	peers map[netip.Addr]Peer
+	// admitted is when each peer was added, or first seen, in a warm restart.
+	admitted map[netip.Addr]time.Time
+}
+
+// admitWait is how long a warm restart waits for one peer before it adds the next one anyway.
+const admitWait = 3 * time.Second
+
+// global starts BGP, or restarts it where the identity changed: GoBGP cannot change its AS number, router id or port while
+// it runs. No WatchEvent stream may be open when BGP has to stop: the two can deadlock in GoBGP v3.
+func (r *reconciler) global(ctx context.Context, c Config) error {
+	have, _, _, err := r.conn.global(ctx)
+	if err != nil {
+		return err
+	}
+	want := globalOf(c)
+	if sameGlobal(have, want) {
+		return nil
+	}
+	if have.GetAsn() != 0 {
+		r.log.Warn("restarting BGP: its identity changed", "asn", want.GetAsn(), "router_id", want.GetRouterId())
+		if err := r.stop(ctx); err != nil {
+			return err
+		}
+		r.warm = false
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := r.api.StartBgp(ctx, &api.StartBgpRequest{Global: want}); err != nil {
+		// One of several listeners may be open already and would be in the way of the next attempt.
+		_, stopErr := r.api.StopBgp(ctx, &api.StopBgpRequest{})
+		return errors.Join(fmt.Errorf("start BGP as AS%d: %w", c.ASN, err), stopErr)
+	}
+	return nil
+}
+
+// stop deletes the peers one by one first: StopBgp waits for their ends itself, at times for ever.
+func (r *reconciler) stop(ctx context.Context) error {
+	have, _, err := r.conn.peers(ctx, false)
+	if err != nil {
+		return err
+	}
+	for a := range have {
+		if err := r.deletePeer(ctx, a); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := r.api.StopBgp(ctx, &api.StopBgpRequest{}); err != nil {
+		return fmt.Errorf("stop BGP: %w", err)
+	}
+	return nil
+}
+
+// routes sets policies and paths, in the order that neither leaks nor interrupts: new prefixes are allowed, then
+// announced, and only then are old ones withdrawn. GoBGP's soft reset never withdraws what a policy newly rejects;
+// deleting the path does.
+func (r *reconciler) routes(ctx context.Context, c Config, d desired) error {
+	set := d.set
+	if !d.announced {
+		// Not said yet, by an agent that just started: what the speaker announces stays.
+		have, err := r.localPaths(ctx, nil)
+		if err != nil {
+			return err
+		}
+		set = slices.SortedFunc(maps.Values(have), func(a, b Announcement) int { return a.Prefix.Compare(b.Prefix) })
+	}
+	if err := r.policies(ctx, buildPolicies(c, set)); err != nil {
+		return err
+	}
+	var only []netip.Prefix // all of the table the first time, then just what is to be there
+	if r.paths != nil {
+		only = make([]netip.Prefix, 0, len(set)+len(r.paths))
+		for _, a := range set {
+			only = append(only, a.Prefix)
+		}
+		for p := range r.paths {
+			only = append(only, p)
+		}
+	}
+	have, err := r.localPaths(ctx, only)
+	if err != nil {
+		return err
+	}
+	r.paths = have
+	add, del := diffAnnouncements(have, set)
+	for _, a := range add {
+		if err := r.call(ctx, "announce "+a.Prefix.String(), func(ctx context.Context) error {
+			_, err := r.api.AddPath(ctx, &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: a.path()})
+			return err
+		}); err != nil {
+			return err
+		}
+		r.paths[a.Prefix] = a
+	}
+	for _, p := range del {
+		if err := r.call(ctx, "withdraw "+p.String(), func(ctx context.Context) error {
+			path := withdrawal(p)
+			_, err := r.api.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Family: path.Family, Path: path})
+			return err
+		}); err != nil {
+			return err
+		}
+		delete(r.paths, p)
+	}
+	if len(add)+len(del) > 0 {
+		r.log.Info("announcements changed", "announced", len(set), "added", len(add), "withdrawn", len(del))
+	}
+	return nil
+}
+
+// policies replaces all policies in one step where anything differs. SetPolicies keeps the assignments, by name.
+func (r *reconciler) policies(ctx context.Context, want policySet) error {
+	have, err := r.appliedDigests(ctx)
+	if err != nil {
+		return err
+	}
+	mark := want.mark()
+	if slices.Equal(have, mark) {
+		if ok, err := r.assigned(ctx, want.assignments); ok || err != nil {
+			return err
+		}
+	}
+	if err := r.call(ctx, "set policies", func(ctx context.Context) error {
+		_, err := r.api.SetPolicies(ctx, want.request)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, a := range want.assignments {
+		if err := r.call(ctx, "assign policy "+a.Policies[0].Name, func(ctx context.Context) error {
+			_, err := r.api.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: a})
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if err := r.reapply(ctx, have, want); err != nil {
+		return err
+	}
+	return r.call(ctx, "mark policies", func(ctx context.Context) error {
+		set := &api.DefinedSet{DefinedType: api.DefinedType_AS_PATH, Name: appliedSet, List: mark}
+		_, err := r.api.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set, Replace: true})
+		return err
+	})
+}
+
+// reapply runs routes already exchanged through what changed of the policies.
+func (r *reconciler) reapply(ctx context.Context, had []string, want policySet) error {
+	peers, _, err := r.conn.peers(ctx, false)
+	if err != nil || len(peers) == 0 {
+		return err
+	}
+	if !slices.Contains(had, want.imports) {
+		if err := r.softReset(ctx, "all", api.ResetPeerRequest_IN); err != nil {
+			return err
+		}
+	}
+	for a := range peers {
+		if e, ok := want.exports[a]; ok && !slices.Contains(had, e) {
+			if err := r.softReset(ctx, a.String(), api.ResetPeerRequest_OUT); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *reconciler) softReset(ctx context.Context, address string, dir api.ResetPeerRequest_SoftResetDirection) error {
+	return r.call(ctx, "apply policies to the routes of "+address, func(ctx context.Context) error {
+		_, err := r.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: address, Soft: true, Direction: dir})
+		return err
+	})
+}
+
+// neighbors brings the peers up to date. One that is as it should be is not touched.
+func (r *reconciler) neighbors(ctx context.Context, c Config) error {
+	have, _, err := r.conn.peers(ctx, false)
+	if err != nil {
+		return err
+	}
+	want := make(map[netip.Addr]Peer, len(c.Peers))
+	for _, p := range c.Peers {
+		want[p.Address] = p
+	}
+	for a := range have {
+		if _, ok := want[a]; !ok {
+			if err := r.deletePeer(ctx, a); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range c.Peers {
+		cur, ok := have[p.Address]
+		n := neighborOf(p, c.GracefulRestart, r.warm)
+		switch {
+		case !ok && r.warm: // see admit
+		case !ok:
+			err = r.addPeer(ctx, n)
+		case shapeOf(cur) != shapeOf(n) || r.localAddressChanged(p):
+			n.GracefulRestart.LocalRestarting = false
+			r.log.Info("peer configuration changed", "peer", p.Address)
+			err = r.call(ctx, "update peer "+p.Address.String(), func(ctx context.Context) error {
+				_, err := r.api.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: n})
+				if err == nil && cur.GetState().GetAdminState() == api.PeerState_PFX_CT {
+					_, err = r.api.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()})
+				}
+				return err
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.peers = want
+	if r.warm {
+		return r.admit(ctx, c)
+	}
+	return nil
+}
+
+func (r *reconciler) localAddressChanged(p Peer) bool {
+	old, ok := r.peers[p.Address]
+	return ok && old.LocalAddress != p.LocalAddress
+}
+
+func (r *reconciler) addPeer(ctx context.Context, n *api.Peer) error {
+	return r.call(ctx, "add peer "+n.Conf.NeighborAddress, func(ctx context.Context) error {
+		_, err := r.api.AddPeer(ctx, &api.AddPeerRequest{Peer: n})
+		return err
+	})
+}
+
+func (r *reconciler) deletePeer(ctx context.Context, a netip.Addr) error {
+	return r.call(ctx, "delete peer "+a.String(), func(ctx context.Context) error {
+		_, err := r.api.DeletePeer(ctx, &api.DeletePeerRequest{Address: a.String()})
+		return err
+	})
+}
+
+// admit adds the peers of a warm restart one after the other. GoBGP v3 keeps one restart for all of them: as soon as a
+// peer has said all it knows it clears the Restart State bit of every peer configured, and one whose OPEN follows
+// drops our routes. So the next peer is added, with the bit, when the one before is through, or does not come up in
+// admitWait. One that lost its bit that way is added anew. The warm restart ends when all are through.
+func (r *reconciler) admit(ctx context.Context, c Config) error {
+	have, _, err := r.conn.peers(ctx, false)
+	if err != nil {
+		return err
+	}
+	waiting := false
+	for _, p := range c.Peers {
+		cur, ok := have[p.Address]
+		st, restarting := cur.GetState(), cur.GetGracefulRestart().GetLocalRestarting()
+		up := st.GetSessionState() == api.PeerState_ESTABLISHED
+		switch {
+		case ok && (up && !restarting || st.GetAdminState() != api.PeerState_UP):
+			continue
+		case ok && !restarting && !r.fresh:
+			continue // it was through once, or is none of the restart's
+		case ok && !up && !restarting && st.GetSessionState() <= api.PeerState_ACTIVE:
+			if err := r.deletePeer(ctx, p.Address); err != nil {
+				return err
+			}
+			ok = false
+		}
+		waiting = true
+		if _, known := r.admitted[p.Address]; !ok || !known {
+			r.admitted[p.Address] = time.Now()
+		}
+		if !ok {
+			if err := r.addPeer(ctx, neighborOf(p, c.GracefulRestart, true)); err != nil {
+				return err
+			}
+		}
+		if time.Since(r.admitted[p.Address]) < admitWait {
+			return nil
+		}
+	}
+	r.warm = waiting
+	return nil
+}
+
+func (r *reconciler) call(ctx context.Context, what string, fn func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := fn(ctx); err != nil {
+		return fmt.Errorf("speaker: %s: %w", what, err)
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// ErrDisconnected says that the speaker process is not there. What was asked for is recorded and applied when it is.
+var ErrDisconnected = errors.New("speaker not connected")
+
+// Options configure a Speaker.
+type Options struct {
+	Socket string // path of the speaker's private unix socket
+	Log    *slog.Logger
+	Events Events
+	// WarmRestart says, for a fresh speaker found before this Speaker configured any, whether our routes may still be
+	// in the peers' tables. nil: no. A speaker that replaces one we configured is always a warm restart.
+	WarmRestart func() bool
+	// InitialDeadline bounds the wait for the peers' End-of-RIB before stale routes are withdrawn; 0: 10 s.
+	InitialDeadline time.Duration
+}
+
+// Speaker is the client of a speaker process.
+type Speaker struct {
+	opts Options
+	log  *slog.Logger
+	wake chan struct{} // of size 1: the desired state changed
+
+	mu      sync.Mutex // guards what follows
+	want    desired
+	waiters []waiter
+	status  Status
+	client  api.GobgpApiClient // nil while not connected
+
+	// Owned by Run.
+	view       *view
+	configured bool // a speaker was configured by us: the next fresh one is a warm restart
+}
+
+// desired is the state the speaker is to be brought to.
+type desired struct {
+	gen    uint64
+	config *Config // nil: not known yet, leave the speaker alone
+	set    []Announcement
+	// announced: set is known. Until then a running speaker goes on announcing what it does.
+	announced bool
+}
+
+// waiter waits until a generation of the desired state was applied or refused.
+type waiter struct {
+	gen  uint64
+	done chan error
+}
+
+// New returns a Speaker that does nothing before Run.
+func New(opts Options) *Speaker {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.InitialDeadline == 0 {
+		opts.InitialDeadline = DefaultInitialDeadline
+	}
+	return &Speaker{
+		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log),
+		status: Status{Since: time.Now(), Err: ErrDisconnected},
+	}
+}
+
+// Reconnection starts quickly, for a speaker that is being restarted, and then slows down.
+const (
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 2 * time.Second
+)
+
+// Run keeps the speaker process at the desired state until ctx ends. It does not stop BGP then.
+func (s *Speaker) Run(ctx context.Context) error {
+	defer s.disconnected(ErrDisconnected)
+	backoff := minBackoff
+	for ctx.Err() == nil {
+		connected, err := s.session(ctx)
+		if errors.Is(err, errReopen) {
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if connected {
+			backoff = minBackoff
+			s.log.Warn("speaker lost, reconnecting", "socket", s.opts.Socket, "error", err)
+		}
+		s.disconnected(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff):
+		}
+		backoff = min(backoff*2, maxBackoff)
+	}
+	return nil
+}
+
+// Configure sets the desired configuration. It returns once the speaker has it or refused it; without a connection it
+// only records the wish and returns nil. An invalid config is refused and changes nothing.
+func (s *Speaker) Configure(ctx context.Context, c Config) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("bgp configuration: %w", err)
+	}
+	c.Peers = slices.Clone(c.Peers)
+	return s.set(ctx, func(d *desired) { d.config = &c })
+}
+
+// Announce sets the whole set of announced prefixes, like Configure. No session is touched by it. Before the first call
+// a speaker found running keeps its announcements; one that replaces a speaker waits for it with connecting to the
+// peers, for InitialDeadline at most, because they would drop what we do not announce anew.
+func (s *Speaker) Announce(ctx context.Context, set []Announcement) error {
+	list, err := normalize(set)
+	if err != nil {
+		return fmt.Errorf("bgp announcements: %w", err)
+	}
+	return s.set(ctx, func(d *desired) { d.set, d.announced = list, true })
+}
+
+func (s *Speaker) set(ctx context.Context, change func(*desired)) error {
+	s.mu.Lock()
+	change(&s.want)
+	s.want.gen++
+	if s.client == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	w := waiter{gen: s.want.gen, done: make(chan error, 1)}
+	s.waiters = append(s.waiters, w)
+	s.mu.Unlock()
+	s.poke()
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Speaker) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+func (s *Speaker) desired() desired {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want
+}
+
+// applied tells the waiters of a generation how it went.
+func (s *Speaker) applied(gen uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Err = err
+	s.waiters = slices.DeleteFunc(s.waiters, func(w waiter) bool {
+		if w.gen <= gen {
+			w.done <- err
+			return true
+		}
+		return false
+	})
+}
+
+func (s *Speaker) connected(client api.GobgpApiClient, version string, pid int) {
+	s.mu.Lock()
+	s.client = client
+	if !s.status.Connected {
+		s.status.Since = time.Now()
+	}
+	s.status.Connected, s.status.Version, s.status.PID, s.status.Err = true, version, pid, nil
+	st := s.status
+	s.mu.Unlock()
+	s.tellStatus(st)
+}
+
+func (s *Speaker) disconnected(err error) {
+	s.mu.Lock()
+	was := s.status.Connected
+	s.client = nil
+	if was {
+		s.status.Since = time.Now()
+	}
+	s.status.Connected, s.status.Synced, s.status.Version, s.status.PID, s.status.Err = false, false, "", 0, err
+	for _, w := range s.waiters {
+		w.done <- fmt.Errorf("%w: the change is recorded and follows when it is back", ErrDisconnected)
+	}
+	s.waiters = nil
+	st := s.status
+	s.mu.Unlock()
+	if was {
+		s.tellStatus(st)
+	}
+}
+
+func (s *Speaker) setSynced(v bool) {
+	s.mu.Lock()
+	s.status.Synced = v
+	s.mu.Unlock()
+}
+
+func (s *Speaker) tellStatus(st Status) {
+	if s.opts.Events.Status != nil {
+		s.opts.Events.Status(st)
+	}
+}
+
+// Status returns the state of the connection.
+func (s *Speaker) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// current returns the client of the live connection and the desired configuration.
+func (s *Speaker) current() (conn, *Config, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		return conn{}, nil, ErrDisconnected
+	}
+	return conn{s.client}, s.want.config, nil
+}
+
+// Peers returns the state of the neighbors, sorted by address; one the speaker was not given yet is Idle. With many learned routes it is not cheap for the speaker:
+// the counts of advertised prefixes are computed.
+func (s *Speaker) Peers(ctx context.Context) ([]PeerStatus, error) {
+	c, cfg, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	return c.peerStatus(ctx, cfg, true)
+}
+
+// Announced reads the prefixes the speaker itself originates, sorted.
+func (s *Speaker) Announced(ctx context.Context) ([]netip.Prefix, error) {
+	c, _, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	have, err := c.localPaths(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]netip.Prefix, 0, len(have))
+	for p := range have {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out, nil
+}

@@ -1,0 +1,200 @@
+// Package bgp is the agent's side of the speaker process: it holds the desired BGP state (configuration, policy and
+// announced prefixes), makes the speaker follow it over a private unix socket, and delivers what the fabric announces.
+// No type of the BGP library appears in its API.
+package bgp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Family is an address family a session carries; only unicast is spoken.
+type Family uint8
+
+// The two families of a fabric.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+func (f Family) String() string {
+	if f == IPv6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
+// FamilyOf returns the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// What a zero field of Peer and GracefulRestart stands for.
+const (
+	DefaultHoldTime        = 9 * time.Second
+	DefaultKeepalive       = 3 * time.Second
+	DefaultConnectRetry    = time.Second
+	DefaultRestartTime     = 120 * time.Second
+	DefaultDeferral        = 8 * time.Second
+	DefaultMultipath       = 16
+	DefaultMaxPrefixes     = 10_000
+	DefaultListenPort      = 179
+	DefaultInitialDeadline = 10 * time.Second
+)
+
+// Config is the whole desired configuration of the speaker. Announcements are apart: they change more often.
+type Config struct {
+	ASN             uint32
+	RouterID        netip.Addr // IPv4
+	Listen          bool       // accept sessions; a host that only dials does not
+	ListenPort      int        // 0: 179
+	ListenAddresses []netip.Addr
+	Peers           []Peer
+	Policy          Policy
+	GracefulRestart GracefulRestart
+	Multipath       int // legs of an ECMP route: 0 means DefaultMultipath, 1 none
+}
+
+// Peer is a BGP neighbor.
+type Peer struct {
+	Address      netip.Addr // link-local ones carry the interface as zone
+	ASN          uint32
+	Description  string
+	Password     string // TCP MD5 (RFC 2385); empty: none
+	TTLSecurity  bool   // GTSM (RFC 5082): the peer is one hop away
+	MultihopTTL  uint8  // eBGP over several hops; 0: directly connected
+	Passive      bool   // wait for the peer to connect; needs Config.Listen
+	Port         int    // of the peer; 0: 179
+	HoldTime     time.Duration
+	Keepalive    time.Duration
+	ConnectRetry time.Duration // between attempts to connect; 0: 1 s
+	MaxPrefixes  uint32        // a family; the session is shut when the peer announces more. 0: DefaultMaxPrefixes
+	Families     []Family      // empty: both
+	LocalAddress netip.Addr
+	Interface    string // bind the session's socket to this device
+	// NextHop6 is announced as next hop of IPv6 prefixes on an IPv4 session, which has none of its own. Without it no
+	// IPv6 prefix is announced there, except those whose Announcement names a next hop.
+	NextHop6 netip.Addr
+}
+
+// GracefulRestart (RFC 4724) is on by default, for both families.
+type GracefulRestart struct {
+	Disabled bool
+	// HelperOnly keeps the routes of peers that restart, but promises nothing for ourselves: peers drop our routes at
+	// once when the session is lost. That suits a router whose death must move traffic away, not a host.
+	HelperOnly  bool
+	RestartTime time.Duration // peers keep our routes this long while the speaker is away; 0: 120 s
+	Deferral    time.Duration // a restarted speaker waits at most this long for the peers' End-of-RIB; 0: 8 s
+}
+
+// Policy is what may cross the sessions: HostPolicy or TransitPolicy.
+type Policy interface{ policy() }
+
+// HostPolicy is a host's, closed both ways (RFC 8212): out go exactly the announced prefixes, in come the default route
+// and what Import lists. Whatever equals, lies inside or covers OwnSpace is refused, the default route excepted.
+type HostPolicy struct {
+	Import   []ImportRule
+	OwnSpace []netip.Prefix
+}
+
+// ImportRule accepts the prefixes inside Prefix whose length is in [MinLength, MaxLength]; zeros mean the length of
+// Prefix itself. (MinLength 0 with a MaxLength means from the length of Prefix on.)
+type ImportRule struct {
+	Prefix    netip.Prefix
+	MinLength int
+	MaxLength int
+}
+
+// TransitPolicy accepts and re-exports everything. A lab's embedded router uses it, a host must not.
+type TransitPolicy struct{}
+
+func (HostPolicy) policy()    {}
+func (TransitPolicy) policy() {}
+
+// Announcement is a prefix of ours.
+type Announcement struct {
+	Prefix           netip.Prefix
+	NextHop          netip.Addr // zero: our own address on each session
+	Communities      []uint32   // RFC 1997
+	LargeCommunities []LargeCommunity
+}
+
+// LargeCommunity is an RFC 8092 community.
+type LargeCommunity struct{ Global, Local1, Local2 uint32 }
+
+// LearnedRoute is a prefix the fabric announces, with all its ECMP legs, sorted.
+type LearnedRoute struct {
+	Prefix   netip.Prefix
+	NextHops []netip.Addr // link-local ones carry the interface as zone
+}
+
+// Events are the consumer's callbacks, called one at a time from Run; nil ones are skipped. They must return soon.
+type Events struct {
+	// Routes delivers changes: each upsert replaces the prefix's legs.
+	Routes func(upserts []LearnedRoute, withdrawn []netip.Prefix)
+	// Synced comes once after each (re)connection to a speaker: the routes delivered are complete, stale ones withdrawn.
+	Synced func()
+	// Peer reports a session that changed its state.
+	Peer func(PeerStatus)
+	// Status reports a speaker found or lost.
+	Status func(Status)
+}
+
+// Session states, by their names in RFC 4271 section 8.
+const (
+	StateIdle        = "Idle"
+	StateConnect     = "Connect"
+	StateActive      = "Active"
+	StateOpenSent    = "OpenSent"
+	StateOpenConfirm = "OpenConfirm"
+	StateEstablished = "Established"
+	StateAdminDown   = "Idle (Admin)"
+	StatePrefixLimit = "Idle (PfxCt)" // shut because the peer announced more than MaxPrefixes
+)
+
+// PeerStatus is a neighbor as the speaker sees it.
+type PeerStatus struct {
+	Address         netip.Addr
+	ASN             uint32
+	Description     string
+	State           string
+	Since           time.Time // of Established, or of the last loss; zero when it was never up
+	RouterID        netip.Addr
+	HoldTime        time.Duration // negotiated
+	Keepalive       time.Duration
+	Flaps           uint32
+	LastDown        string // why the session was last lost or refused; empty when it never was
+	LastDownAt      time.Time
+	Families        []FamilyStatus
+	Sent            MessageCount
+	Received        MessageCount
+	PeerRestarting  bool
+	LocalRestarting bool
+}
+
+// FamilyStatus counts the prefixes of one family on a session.
+type FamilyStatus struct {
+	Family     Family
+	Received   uint64
+	Accepted   uint64
+	Advertised uint64
+	EndOfRIB   bool // received on this session
+}
+
+// MessageCount counts BGP messages of one direction.
+type MessageCount struct {
+	Open, Update, Keepalive, Notification, Refresh, Total uint64
+}
+
+// Status is the connection to the speaker process.
+type Status struct {
+	Connected bool
+	Version   string // of the speaker's binary
+	PID       int
+	Since     time.Time // of the current Connected value
+	Synced    bool      // the speaker has the whole desired state and the routes delivered are complete
+	Err       error     // why it is not connected, or what it last refused; nil when all is well
+}

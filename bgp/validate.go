@@ -1,0 +1,205 @@
+package bgp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Bounds of the protocol and of the speaker.
+const (
+	minHoldTime    = 3 * time.Second    // RFC 4271 section 4.2
+	maxRestartTime = 4095 * time.Second // 12 bits, RFC 4724 section 3
+	maxPassword    = 80                 // TCP_MD5SIG_MAXKEYLEN
+)
+
+// Validate reports everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.ASN == 0 {
+		bad("asn: must not be 0 (RFC 7607)")
+	}
+	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
+		bad("router id %q: must be an IPv4 address other than 0.0.0.0", c.RouterID)
+	}
+	switch c.Policy.(type) {
+	case HostPolicy, TransitPolicy:
+	default:
+		bad("policy: must be HostPolicy or TransitPolicy, not %T", c.Policy)
+	}
+	if t := c.GracefulRestart.restartTime(); t < time.Second || t > maxRestartTime {
+		bad("graceful restart time %s: must be 1s to %s", t, maxRestartTime)
+	}
+	if t := c.GracefulRestart.deferral(); t < time.Second || t > maxRestartTime {
+		bad("graceful restart deferral %s: must be 1s to %s", t, maxRestartTime)
+	}
+	if p, ok := c.Policy.(HostPolicy); ok {
+		errs = append(errs, p.validate())
+	}
+	seen := map[netip.Addr]bool{}
+	for _, p := range c.Peers {
+		if seen[p.Address] {
+			bad("peer %s: configured twice", p.Address)
+		}
+		seen[p.Address] = true
+		if p.Passive && !c.Listen {
+			bad("peer %s: passive, but the speaker does not listen", p.Address)
+		}
+		errs = append(errs, p.validate())
+	}
+	return errors.Join(errs...)
+}
+
+func (p HostPolicy) validate() error {
+	var errs []error
+	for _, r := range p.Import {
+		bits := r.Prefix.Addr().BitLen()
+		lo, hi := r.lengths()
+		if !r.Prefix.IsValid() || lo < r.Prefix.Bits() || hi < lo || hi > bits {
+			errs = append(errs, fmt.Errorf("import rule %s, lengths %d to %d: must lie between the prefix's own and %d", r.Prefix, r.MinLength, r.MaxLength, bits))
+		}
+	}
+	for _, o := range p.OwnSpace {
+		if !o.IsValid() || o.Bits() == 0 {
+			errs = append(errs, fmt.Errorf("own space %s: must be a prefix longer than /0", o))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lengths returns the accepted range with the zero values filled in.
+func (r ImportRule) lengths() (lo, hi int) {
+	lo, hi = r.MinLength, r.MaxLength
+	if lo == 0 {
+		lo = r.Prefix.Bits()
+	}
+	if hi == 0 {
+		hi = lo
+	}
+	return lo, hi
+}
+
+func (p Peer) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("peer %s: "+format, append([]any{p.Address}, args...)...))
+	}
+	if !p.Address.IsValid() || p.Address.IsUnspecified() || p.Address.Is4In6() {
+		bad("not a usable address")
+	}
+	if p.Address.IsLinkLocalUnicast() && p.Address.Is6() && p.Address.Zone() == "" {
+		bad("a link-local address needs its interface, as in fe80::1%%eth0")
+	}
+	if p.ASN == 0 {
+		bad("asn must not be 0")
+	}
+	if len(p.Password) > maxPassword {
+		bad("password longer than %d bytes", maxPassword)
+	}
+	if h := p.holdTime(); h < minHoldTime || h%time.Second != 0 {
+		bad("hold time %s: must be whole seconds, at least %s", h, minHoldTime)
+	}
+	if k := p.keepalive(); k < time.Second || k > p.holdTime() || k%time.Second != 0 {
+		bad("keepalive %s: must be whole seconds, at most the hold time", k)
+	}
+	if p.TTLSecurity && p.MultihopTTL != 0 {
+		bad("TTL security and multihop exclude each other")
+	}
+	if p.NextHop6.IsValid() && (!p.NextHop6.Is6() || p.NextHop6.Is4In6() || p.NextHop6.IsUnspecified()) {
+		bad("IPv6 next hop %s: must be an IPv6 address", p.NextHop6)
+	}
+	if p.LocalAddress.IsValid() && p.LocalAddress.Is4() != p.Address.Is4() {
+		bad("local address %s: not of the peer's family", p.LocalAddress)
+	}
+	for _, f := range p.Families {
+		if f != IPv4 && f != IPv6 {
+			bad("unknown family %d", f)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p Peer) holdTime() time.Duration {
+	if p.HoldTime == 0 {
+		return DefaultHoldTime
+	}
+	return p.HoldTime
+}
+
+func (p Peer) keepalive() time.Duration {
+	if p.Keepalive == 0 {
+		return max(p.holdTime()/3, time.Second).Truncate(time.Second)
+	}
+	return p.Keepalive
+}
+
+func (p Peer) connectRetry() time.Duration {
+	if p.ConnectRetry == 0 {
+		return DefaultConnectRetry
+	}
+	return p.ConnectRetry
+}
+
+func (p Peer) maxPrefixes() uint32 {
+	if p.MaxPrefixes == 0 {
+		return DefaultMaxPrefixes
+	}
+	return p.MaxPrefixes
+}
+
+func (p Peer) families() []Family {
+	if len(p.Families) == 0 {
+		return []Family{IPv4, IPv6}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(p.Families)))
+}
+
+func (g GracefulRestart) restartTime() time.Duration {
+	if g.RestartTime == 0 {
+		return DefaultRestartTime
+	}
+	return g.RestartTime
+}
+
+func (g GracefulRestart) deferral() time.Duration {
+	if g.Deferral == 0 {
+		return DefaultDeferral
+	}
+	return g.Deferral
+}
+
+// normalize checks a set of announcements and brings it into one form: masked, sorted, communities sorted.
+func normalize(set []Announcement) ([]Announcement, error) {
+	var errs []error
+	out := make([]Announcement, 0, len(set))
+	for _, a := range set {
+		p := a.Prefix.Masked()
+		switch {
+		case !p.IsValid() || p.Addr().Is4In6():
+			errs = append(errs, fmt.Errorf("announcement %s: not a prefix", a.Prefix))
+			continue
+		case a.NextHop.IsValid() && FamilyOf(a.NextHop) != FamilyOf(p.Addr()):
+			errs = append(errs, fmt.Errorf("announcement %s: next hop %s is of another family", p, a.NextHop))
+			continue
+		}
+		if a.NextHop.IsValid() && a.NextHop.IsUnspecified() {
+			a.NextHop = netip.Addr{}
+		}
+		a.Prefix = p
+		a.Communities = slices.Compact(slices.Sorted(slices.Values(a.Communities)))
+		a.LargeCommunities = slices.Clone(a.LargeCommunities)
+		slices.SortFunc(a.LargeCommunities, LargeCommunity.compare)
+		a.LargeCommunities = slices.Compact(a.LargeCommunities)
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(a, b Announcement) int { return a.Prefix.Compare(b.Prefix) })
+	for i := 1; i < len(out); i++ {
+		if out[i].Prefix == out[i-1].Prefix {
+			errs = append(errs, fmt.Errorf("announcement %s: given twice", out[i].Prefix))
+		}
+	}
+	return out, errors.Join(errs...)
+}

@@ -1,0 +1,105 @@
+// Package bench measures Hostfabric's numbers in a lab, each beside a peer or a floor in the same run. It measures and
+// never judges: a target is printed next to its figure.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/hostfabric/hostfabric/lab/fabric"
+)
+
+// Result is one measured number.
+type Result struct {
+	Name          string   `json:"name"`
+	Unit          string   `json:"unit"`
+	Value         float64  `json:"value"`
+	P99           *float64 `json:"p99"`            // null where the value is not a median
+	Baseline      string   `json:"baseline"`       // what it is measured against
+	BaselineValue *float64 `json:"baseline_value"` // null where the target is absolute
+	Ratio         *float64 `json:"ratio"`          // value / baseline value
+	Target        string   `json:"target"`
+	Conditions    string   `json:"conditions"`
+}
+
+// against sets the baseline and the ratio.
+func (r Result) against(name string, value float64) Result {
+	r.Baseline, r.BaselineValue = name, &value
+	if value != 0 {
+		ratio := r.Value / value
+		r.Ratio = &ratio
+	}
+	return r
+}
+
+// Options are what every benchmark gets.
+type Options struct {
+	Agent, Shim, Lab string // binaries: hostfabric, hostfabric-cni, hostfabric-lab
+	Plugins          string // directory with the CNI plugins to compare with: ptp, host-local
+	Hosts            int    // of tor.table
+	Containers       int    // on each of them
+	Cycles           int    // of tor.churn
+	Iterations       int    // of attach.cni.*
+	Progress         func(fabric.Progress)
+}
+
+// Benchmark measures one number, or several of one run.
+type Benchmark struct {
+	Name string
+	Run  func(context.Context, Options) (Result, error)
+}
+
+// All are the benchmarks there are, in the order they run.
+var All = []Benchmark{
+	{"tor.table", torTable},
+	{"tor.churn", torChurn},
+	{"attach.cni.serial", attachCNISerial},
+	{"memory.idle", memoryIdle},
+}
+
+// Select finds benchmarks by name; no name selects all.
+func Select(names []string) ([]Benchmark, error) {
+	if len(names) == 0 {
+		return All, nil
+	}
+	var chosen []Benchmark
+	for _, name := range names {
+		i := slices.IndexFunc(All, func(b Benchmark) bool { return b.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no benchmark %q: there are %s", name, strings.Join(Names(), ", "))
+		}
+		chosen = append(chosen, All[i])
+	}
+	return chosen, nil
+}
+
+// Names lists the benchmarks.
+func Names() []string {
+	names := make([]string, len(All))
+	for i, b := range All {
+		names[i] = b.Name
+	}
+	return names
+}
+
+// Print writes the results as a table.
+func Print(w io.Writer, results []Result) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "NAME\tVALUE\tP99\tUNIT\tBASELINE\tBASELINE VALUE\tRATIO\tTARGET\tCONDITIONS")
+	for _, r := range results {
+		fmt.Fprintf(tw, "%s\t%.4g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Value, number(r.P99), r.Unit, r.Baseline,
+			number(r.BaselineValue), number(r.Ratio), r.Target, r.Conditions)
+	}
+	return tw.Flush()
+}
+
+func number(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.4g", *v)
+}
