@@ -60,7 +60,7 @@ func attachCNISerial(ctx context.Context, o Options) (Result, error) {
 		defer os.RemoveAll(scratch)
 		ours := plugin{binary: o.Shim, config: fmt.Sprintf(
 			`{"cniVersion":"1.0.0","name":"bench","type":"hostfabric-cni","socket":%q,"spool":%q}`,
-			lab.Plan.SocketPath(host.Name, "cni.sock"), scratch+"/spool")}
+			lab.Plan.SocketPath(host.Name, "cni.sock"), filepath.Join(lab.Plan.NodeDir(host.Name), "state", "cni-spool"))}
 		ptp := plugin{binary: filepath.Join(o.Plugins, "ptp"), path: o.Plugins, config: fmt.Sprintf(
 			`{"cniVersion":"1.0.0","name":"bench-ptp","type":"ptp","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.99.0.0/16"}}`, scratch)}
 		var mine, theirs []float64

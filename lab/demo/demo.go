@@ -199,7 +199,7 @@ func (d *demo) failover(ctx context.Context) error {
 	for _, s := range reports {
 		r.FailoverSent += s.Sent
 		r.FailoverLost += s.Lost
-		r.FailoverMS = max(r.FailoverMS, milliseconds(s.LongestGap))
+		r.FailoverMS = max(r.FailoverMS, milliseconds(s.Outage))
 	}
 	d.progress("ToR of each rack killed under traffic")(1, 1)
 	after, err := probe.Ping(ctx, d.pairs(), probe.PingOptions{})

@@ -33,7 +33,7 @@ type Report struct {
 	KilledToRs        []string `json:"killed_tors"`
 	FailoverSent      uint64   `json:"failover_packets_sent"`
 	FailoverLost      uint64   `json:"failover_packets_lost"`
-	FailoverMS        float64  `json:"failover_ms"` // longest silence at any receiver
+	FailoverMS        float64  `json:"failover_ms"` // longest run of lost packets in any flow
 	FailoverFlows     int      `json:"failover_flows"`
 	FailoverRate      int      `json:"failover_packets_per_second"` // of each flow
 	AfterFailoverSent int      `json:"pings_after_failover_sent"`

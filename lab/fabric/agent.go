@@ -1,0 +1,95 @@
+package fabric
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/template"
+
+	"github.com/hostfabric/hostfabric/lab/fabric/daemon"
+)
+
+var agentConf = template.Must(template.New("agent").Parse(`# {{.Host.Name}} of lab {{.Plan.Name}}; written by hostfabric-lab.
+asn: {{.Host.ASN}}
+router_id: {{.Host.RouterID}}
+host: {{.Host.Name}}
+peers:
+{{- range .Host.Links}}
+  - {address: {{.PeerAddr}}, asn: {{.PeerASN}}, name: {{.Peer}}}
+{{- end}}
+blocks:
+{{- range .Host.Blocks}}
+  - "{{.}}"
+{{- end}}
+fabric:
+{{- range .Plan.Space}}
+  - "{{.}}"
+{{- end}}
+state_dir: {{.Dir}}/state
+run_dir: {{.Dir}}/run
+`))
+
+// AgentConfig is the configuration file of a host's agent.
+func (p Plan) AgentConfig(h Host) ([]byte, error) {
+	var b bytes.Buffer
+	err := agentConf.Execute(&b, struct {
+		Plan Plan
+		Host Host
+		Dir  string
+	}{p, h, p.NodeDir(h.Name)})
+	if err != nil {
+		return nil, fmt.Errorf("configuration of host %s: %w", h.Name, err)
+	}
+	return b.Bytes(), nil
+}
+
+// agentName is the record and the log of an agent in its host's directory.
+const agentName = "agent"
+
+func (p Plan) startAgent(h Host, binary string) error {
+	conf, err := p.AgentConfig(h)
+	if err != nil {
+		return err
+	}
+	dir := p.NodeDir(h.Name)
+	for _, d := range []string{dir, filepath.Join(dir, "state"), filepath.Join(dir, "run")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return fmt.Errorf("host %s: %w", h.Name, err)
+		}
+	}
+	file := filepath.Join(dir, "hostfabric.yaml")
+	if err := os.WriteFile(file, conf, 0o644); err != nil {
+		return fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	_, err = daemon.Start(daemon.Spec{
+		Name: agentName, Dir: dir, NS: h.NS, Env: p.mark(),
+		Path: binary, Args: []string{"agent", "--config", file},
+	})
+	if err != nil {
+		return fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// AgentPID is the process of a host's agent.
+func (l *Lab) AgentPID(host string) (int, error) {
+	p, err := daemon.Load(l.Plan.NodeDir(host), agentName)
+	if err != nil {
+		return 0, err
+	}
+	if !p.Alive() {
+		return 0, fmt.Errorf("host %s: the agent has ended%s", host, l.tail(host, agentName))
+	}
+	return p.PID, nil
+}
+
+// StartAgent starts a host's agent again, after it ended.
+func (l *Lab) StartAgent(host, binary string) error {
+	for _, h := range l.Plan.AllHosts() {
+		if h.Name == host {
+			return l.Plan.startAgent(h, binary)
+		}
+	}
+	return fmt.Errorf("lab %s has no host %q", l.Plan.Name, host)
+}
