@@ -101,9 +101,10 @@ func TestConflists(t *testing.T) {
 	ours := []string{"type", "socket", "spool", "timeout", "mtu"}
 	for _, path := range files {
 		var list struct {
-			CNIVersion string           `json:"cniVersion"`
-			Name       string           `json:"name"`
-			Plugins    []map[string]any `json:"plugins"`
+			CNIVersion  string           `json:"cniVersion"`
+			CNIVersions []string         `json:"cniVersions"`
+			Name        string           `json:"name"`
+			Plugins     []map[string]any `json:"plugins"`
 		}
 		dec := json.NewDecoder(strings.NewReader(read(t, path)))
 		dec.DisallowUnknownFields()
@@ -111,8 +112,8 @@ func TestConflists(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
-		// 1.0.0 is the newest that Debian's plugins and containerd 1.6 speak.
-		if list.CNIVersion != "1.0.0" || list.Name != "hostfabric" || len(list.Plugins) == 0 || list.Plugins[0]["type"] != "hostfabric-cni" {
+		// 1.0.0 is the newest that Debian's plugins and containerd 1.6 speak; libcni 1.3 and later choose from the list.
+		if list.CNIVersion != "1.0.0" || !slices.Equal(list.CNIVersions, []string{"1.0.0", "1.1.0"}) || list.Name != "hostfabric" || len(list.Plugins) == 0 || list.Plugins[0]["type"] != "hostfabric-cni" {
 			t.Errorf("%s: %+v", path, list)
 			continue
 		}
