@@ -118,7 +118,7 @@ func (v *view) flush() (upserts []LearnedRoute, withdrawn []netip.Prefix) {
 		now, have := v.current[pfx]
 		was, had := v.delivered[pfx]
 		switch {
-		case have && !(had && slices.Equal(now, was)):
+		case have && (!had || !slices.Equal(now, was)):
 			v.delivered[pfx] = now
 			upserts = append(upserts, LearnedRoute{Prefix: pfx, NextHops: slices.Clone(now)})
 		case !have && had:

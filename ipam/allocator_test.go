@@ -274,7 +274,7 @@ func TestSlotsOfRemovedBlocksAreReused(t *testing.T) {
 		}
 		f.clock.add(time.Minute)
 	}
-	if n := len(f.Allocator.book.records); n > 2*chunk {
+	if n := len(f.book.records); n > 2*chunk {
 		t.Errorf("%d slots for 256 addresses at a time", n)
 	}
 	f.reopen(boot1, "10.40.0.0/24")
