@@ -2,11 +2,15 @@
 package uplink
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // DefaultMTU is Ethernet's, in bytes (RFC 894): what an endpoint gets while no uplink can be found.
@@ -22,38 +26,81 @@ type Link struct {
 // ErrNotConnected means that no interface has a subnet with the peer in it.
 var ErrNotConnected = errors.New("no interface is connected to it")
 
-// To finds the link of a directly connected peer: by zone for a link-local address, by connected subnet otherwise.
+// To finds the link of a directly connected peer: by zone for a link-local address, by the kernel's route otherwise.
 func To(peer netip.Addr) (Link, error) {
-	ifaces, err := net.Interfaces()
+	link, err := linkTo(peer)
 	if err != nil {
-		return Link{}, fmt.Errorf("list interfaces: %w", err)
+		return Link{}, err
 	}
-	for _, ifc := range ifaces {
-		link := Link{Name: ifc.Name, MTU: ifc.MTU, Addresses: prefixes(ifc)}
-		if peer.Zone() == ifc.Name {
-			return link, nil
+	attrs := link.Attrs()
+	addrs, err := addresses(link)
+	return Link{Name: attrs.Name, MTU: attrs.MTU, Addresses: addrs}, err
+}
+
+func linkTo(peer netip.Addr) (netlink.Link, error) {
+	if zone := peer.Zone(); zone != "" {
+		link, err := netlink.LinkByName(zone)
+		if err != nil {
+			return nil, fmt.Errorf("link of peer %s: %w", peer, err)
 		}
-		for _, p := range link.Addresses {
-			if p.Contains(peer.WithZone("")) && !p.Addr().IsLinkLocalUnicast() {
-				return link, nil
-			}
-		}
+		return link, nil
 	}
-	return Link{}, fmt.Errorf("peer %s: %w", peer, ErrNotConnected)
+	routes, err := netlink.RouteGet(peer.AsSlice())
+	if err != nil || len(routes) == 0 || routes[0].Gw != nil || routes[0].Via != nil {
+		return nil, fmt.Errorf("peer %s: %w", peer, errors.Join(ErrNotConnected, err))
+	}
+	link, err := netlink.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		return nil, fmt.Errorf("link of peer %s: %w", peer, err)
+	}
+	return link, nil
 }
 
 // MTU is the smallest MTU among the links to the peers, in bytes; DefaultMTU where none is found.
 func MTU(peers []netip.Addr) int {
 	smallest := 0
 	for _, p := range peers {
-		if link, err := To(p); err == nil && (smallest == 0 || link.MTU < smallest) {
-			smallest = link.MTU
+		if link, err := linkTo(p); err == nil && (smallest == 0 || link.Attrs().MTU < smallest) {
+			smallest = link.Attrs().MTU
 		}
 	}
 	if smallest == 0 {
 		return DefaultMTU
 	}
 	return smallest
+}
+
+// Watch follows MTU, so that an attach need not ask the kernel.
+type Watch struct {
+	peers []netip.Addr
+	mtu   atomic.Int64
+}
+
+// watchInterval is how soon a changed uplink is noticed. It matters to endpoints that are attached later only.
+const watchInterval = 5 * time.Second
+
+// NewWatch looks once; Run goes on looking.
+func NewWatch(peers []netip.Addr) *Watch {
+	w := &Watch{peers: peers}
+	w.mtu.Store(int64(MTU(peers)))
+	return w
+}
+
+// MTU is the value found last, in bytes.
+func (w *Watch) MTU() int { return int(w.mtu.Load()) }
+
+// Run looks again from time to time until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			w.mtu.Store(int64(MTU(w.peers)))
+		}
+	}
 }
 
 // GlobalIPv6 is a global or unique local IPv6 address of the link, or the zero Addr.
@@ -78,14 +125,12 @@ func RouterID(peers []netip.Addr, blocks []netip.Prefix) (netip.Addr, error) {
 			return a, nil
 		}
 	}
-	ifaces, err := net.Interfaces()
+	all, err := addresses(nil)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list interfaces: %w", err)
+		return netip.Addr{}, err
 	}
-	for _, ifc := range ifaces {
-		if a, ok := routerID(prefixes(ifc), blocks); ok {
-			return a, nil
-		}
+	if a, ok := routerID(all, blocks); ok {
+		return a, nil
 	}
 	return netip.Addr{}, errors.New("no IPv4 address to take a BGP identifier from: set router_id")
 }
@@ -101,16 +146,28 @@ func routerID(addrs, blocks []netip.Prefix) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func prefixes(ifc net.Interface) []netip.Prefix {
-	addrs, err := ifc.Addrs()
-	if err != nil {
-		return nil // the interface went away between two calls
-	}
-	var out []netip.Prefix
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			out = append(out, p)
+// dumpTries is how often an interrupted listing starts again; the last one is as good as any.
+const dumpTries = 5
+
+// addresses are those of a link, or of all links for nil.
+func addresses(link netlink.Link) ([]netip.Prefix, error) {
+	var list []netlink.Addr
+	var err error
+	for range dumpTries {
+		list, err = netlink.AddrList(link, netlink.FAMILY_ALL) //nolint:forbidigo // this is the room's one retrying reader
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
 		}
 	}
-	return out
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var out []netip.Prefix
+	for _, l := range list {
+		if a, ok := netip.AddrFromSlice(l.IP); ok {
+			bits, _ := l.Mask.Size()
+			out = append(out, netip.PrefixFrom(a.Unmap(), bits))
+		}
+	}
+	return out, nil
 }

@@ -96,7 +96,8 @@ func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) err
 	if err := speaker.Configure(ctx, bgpConfig); err != nil {
 		return err
 	}
-	a := agent.New(agentOptions(cfg, bgpConfig.RouterID, log), leases, wirer, table, speaker)
+	uplinks := uplink.NewWatch(peerAddresses(cfg))
+	a := agent.New(agentOptions(cfg, bgpConfig.RouterID, uplinks, log), leases, wirer, table, speaker)
 
 	api, err := listenUnix(cfg.APISocket(), 0o660, groupID(cfg.API.Group, log))
 	if err != nil {
@@ -110,6 +111,7 @@ func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) err
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return table.Run(ctx) })
 	g.Go(func() error { return wirer.Run(ctx) })
+	g.Go(func() error { return uplinks.Run(ctx) })
 	g.Go(func() error { return speaker.Run(ctx) })
 	g.Go(func() error { return a.Run(ctx) })
 	g.Go(func() error { return rpc.Serve(ctx, api, a, log) })
@@ -173,8 +175,7 @@ func openLeases(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ipa
 	return leases, nil
 }
 
-func agentOptions(cfg *config.Config, routerID netip.Addr, log *slog.Logger) agent.Options {
-	peers := peerAddresses(cfg)
+func agentOptions(cfg *config.Config, routerID netip.Addr, uplinks *uplink.Watch, log *slog.Logger) agent.Options {
 	ipv4, ipv6 := families(cfg)
 	return agent.Options{
 		Host: cfg.Host, Version: version, ASN: cfg.ASN, RouterID: routerID, Blocks: cfg.Blocks,
@@ -182,7 +183,7 @@ func agentOptions(cfg *config.Config, routerID netip.Addr, log *slog.Logger) age
 			if cfg.MTU != 0 {
 				return cfg.MTU
 			}
-			return uplink.MTU(peers)
+			return uplinks.MTU()
 		},
 		Forwarding: func() error { return sysctl.CheckForwarding(ipv4, ipv6) },
 		Budget:     agent.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6},
