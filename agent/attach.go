@@ -277,26 +277,3 @@ func (r AttachRequest) validate() error {
 	}
 	return nil
 }
-
-// translate gives the errors of the rooms below the agent's own sentinels, which front-ends know.
-func translate(err error) error {
-	for _, pair := range []struct{ from, to error }{
-		{ipam.ErrExhausted, ErrExhausted},
-		{ipam.ErrAddressInUse, ErrAddressInUse},
-		{ipam.ErrNotInBlock, ErrNotInBlock},
-		{ipam.ErrMismatch, ErrMismatch},
-		{ipam.ErrInvalidKey, ErrInvalid},
-		{ipam.ErrInvalidWish, ErrInvalid},
-		{ipam.ErrStorage, ErrStorage},
-		{endpoint.ErrNotNetns, ErrNetns},
-		{endpoint.ErrHostNetns, ErrNetns},
-		{endpoint.ErrLinkExists, ErrLinkExists},
-		{endpoint.ErrNotFound, ErrNotFound},
-		{endpoint.ErrInvalid, ErrInvalid},
-	} {
-		if errors.Is(err, pair.from) {
-			return fmt.Errorf("%w: %w", pair.to, err)
-		}
-	}
-	return err
-}

@@ -25,16 +25,15 @@ import (
 )
 
 const (
-	// HostLinkPrefix begins the name of every host end, AliasPrefix its alias.
+	// HostLinkPrefix begins the name of every host end.
 	HostLinkPrefix = "hf"
-	AliasPrefix    = "hostfabric "
 
 	// Graveyard is the link group ("hf" and 1) of host ends that wait to be deleted together.
 	Graveyard = 0x686601
 )
 
+// The next hops of the containers' default routes. No interface has them.
 var (
-	// GatewayV4 and GatewayV6 are the next hops of the containers' default routes. No interface has them.
 	GatewayV4 = netip.AddrFrom4([4]byte{169, 254, 1, 1})
 	GatewayV6 = netip.MustParseAddr("fe80::1")
 )
@@ -62,7 +61,7 @@ type Spec struct {
 	Netns         string       // path of the container's network namespace
 	Addrs         []netip.Addr // each gets its full prefix length; the first decides the MAC address
 	MTU           int          // bytes; 0 leaves the kernel's default
-	Alias         string       // of the host link, see Alias
+	Alias         string       // of the host link: the caller's record of whose it is
 }
 
 // Endpoint is a wired Spec.
@@ -76,9 +75,6 @@ func HostLink(containerID, iface string) string {
 	sum := sha256.Sum256([]byte(containerID + "/" + iface))
 	return HostLinkPrefix + strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:8]))
 }
-
-// Alias returns the host link's alias for a container's interface.
-func Alias(containerID, iface string) string { return AliasPrefix + containerID + "/" + iface }
 
 // ContainerMAC returns the MAC address that a container with this first address has: for IPv4 the address itself, for
 // IPv6 a hash of it. It only has to differ from the host's end of the same cable.

@@ -59,7 +59,7 @@ func run(t testing.TB, w *endpoint.Wirer) (stop func()) {
 func spec(ns netns.NS, id string, addrs ...string) endpoint.Spec {
 	s := endpoint.Spec{
 		HostLink: endpoint.HostLink(id, "eth0"), ContainerLink: "eth0", Netns: ns.Path(), MTU: 1500,
-		Alias: endpoint.Alias(id, "eth0"),
+		Alias: alias(id, "eth0"),
 	}
 	for _, a := range addrs {
 		s.Addrs = append(s.Addrs, netip.MustParseAddr(a))
@@ -271,7 +271,7 @@ func TestLiveLinksAreNotReplaced(t *testing.T) {
 	s := spec(box, "c1", "10.64.0.5")
 	wire(t, w, s)
 	clash := s
-	clash.Alias, clash.Netns = endpoint.Alias("c2", "eth0"), other.Path()
+	clash.Alias, clash.Netns = alias("c2", "eth0"), other.Path()
 	if _, err := w.Wire(t.Context(), clash); !errors.Is(err, endpoint.ErrLinkExists) || !strings.Contains(err.Error(), s.Alias) {
 		t.Errorf("another container's host link: %v", err)
 	}
@@ -323,7 +323,7 @@ func TestInspectNamesWhatDiffers(t *testing.T) {
 			if _, err := w.Inspect(t.Context(), s); !errors.Is(err, sentinel) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v", err)
 			}
-			if sentinel == endpoint.ErrMismatch {
+			if errors.Is(sentinel, endpoint.ErrMismatch) {
 				ip(t, host, "link", "del", s.HostLink)
 			}
 		})
@@ -458,3 +458,6 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// alias is a record such as the agent keeps on a host link.
+func alias(id, iface string) string { return "hostfabric " + id + "/" + iface + " api" }

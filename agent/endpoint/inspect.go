@@ -134,13 +134,23 @@ func (e *Endpoint) compareContainer(h *netlink.Handle, in link) ([]error, error)
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
-		if !slices.ContainsFunc(routes, func(r netlink.Route) bool {
-			return (r.Dst == nil || prefix(r.Dst).Bits() == 0) && r.Gw.Equal(gateway.AsSlice())
-		}) {
+		i := slices.IndexFunc(routes, func(r netlink.Route) bool { return isDefault(r, gateway) })
+		switch {
+		case i < 0:
 			diff = append(diff, fmt.Errorf("no default route via %v on %s", gateway, in.name))
+		case routes[i].Priority == secondMetric+in.index:
+			found, err := e.compareSecond(h, in, gateway)
+			if err != nil {
+				return nil, err
+			}
+			diff = append(diff, found...)
 		}
 	}
 	return diff, nil
+}
+
+func isDefault(r netlink.Route, gateway netip.Addr) bool {
+	return (r.Dst == nil || prefix(r.Dst).Bits() == 0) && r.Gw.Equal(gateway.AsSlice())
 }
 
 // neighbours checks for permanent entries that give addrs the MAC address.

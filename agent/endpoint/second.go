@@ -94,3 +94,29 @@ func dropStaleRules(h *netlink.Handle) error {
 	}
 	return nil
 }
+
+// compareSecond looks at the table and rules of an interface whose default route via the gateway is the weaker one.
+func (e *Endpoint) compareSecond(h *netlink.Handle, in link, gateway netip.Addr) ([]error, error) {
+	table := secondTable + in.index
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return h.RouteListFiltered(int(family(gateway)), &netlink.Route{LinkIndex: in.index, Table: table}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	rules, err := dump(func() ([]netlink.Rule, error) { return h.RuleList(int(family(gateway))) })
+	if err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	var diff []error
+	if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return isDefault(r, gateway) }) {
+		diff = append(diff, fmt.Errorf("no default route via %v in table %#x of %s", gateway, table, in.name))
+	}
+	for _, a := range e.Addrs {
+		from := netip.PrefixFrom(a, a.BitLen())
+		if a.Is4() == gateway.Is4() && !slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Table == table && prefix(r.Src) == from }) {
+			diff = append(diff, fmt.Errorf("no rule from %v to table %#x of %s", from, table, in.name))
+		}
+	}
+	return diff, nil
+}

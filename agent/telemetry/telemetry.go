@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -27,15 +29,22 @@ type Source interface {
 	Counters() agent.Counters
 }
 
-// Serve answers /metrics and /healthz on the listener until ctx ends. An empty network serves nothing.
-func Serve(ctx context.Context, network, address string, src Source, log *slog.Logger) error {
-	if network == "" {
-		return nil
+// Listen opens the listener for Serve. A unix socket left by a dead agent is replaced.
+func Listen(network, address string) (net.Listener, error) {
+	if network == "unix" {
+		if err := os.Remove(address); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("metrics.listen: %w", err)
+		}
 	}
 	l, err := net.Listen(network, address)
 	if err != nil {
-		return fmt.Errorf("metrics.listen: %w", err)
+		return nil, fmt.Errorf("metrics.listen: %w", err)
 	}
+	return l, nil
+}
+
+// Serve answers /metrics and /healthz on the listener until ctx ends.
+func Serve(ctx context.Context, l net.Listener, src Source, log *slog.Logger) error {
 	s := &http.Server{Handler: Handler(src), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()

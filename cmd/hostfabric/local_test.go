@@ -38,13 +38,13 @@ func TestValidate(t *testing.T) {
 		stdout string   // end of it, where the file is good
 		errs   []string // each in the error, where it is not
 	}{
-		{name: "good", file: goodConfig, stdout: "is valid: AS 4200000101, 1 peers, 1 blocks\n"},
-		{name: "flag before file", file: goodConfig, args: []string{"--asn", "65000"}, stdout: "is valid: AS 65000, 1 peers, 1 blocks\n"},
-		{name: "environment before file", file: goodConfig, env: map[string]string{"HOSTFABRIC_ASN": "65001"}, stdout: "is valid: AS 65001, 1 peers, 1 blocks\n"},
+		{name: "good", file: goodConfig, stdout: "is valid: AS 4200000101, 1 peer, 1 block\n"},
+		{name: "flag before file", file: goodConfig, args: []string{"--asn", "65000"}, stdout: "is valid: AS 65000, 1 peer, 1 block\n"},
+		{name: "environment before file", file: goodConfig, env: map[string]string{"HOSTFABRIC_ASN": "65001"}, stdout: "is valid: AS 65001, 1 peer, 1 block\n"},
 		{name: "every mistake at once",
 			file: "asn: 0\npeers: [{address: 192.0.2.10, asn: 65001}, {address: 192.0.2.10, asn: 65001}]\nblocks: [10.64.0.0/26, 10.64.0.32/27]\nmut: 1500\n",
 			errs: []string{"4 mistakes:", "\nasn: ", "\npeers[1].address: ", "\nblocks[1]: 10.64.0.32/27 overlaps", "\nmut: line 4: unknown key (did you mean mtu?)"}},
-		{name: "bad flag value", file: goodConfig, args: []string{"--log-level", "loud"}, errs: []string{"1 mistakes:", "log.level"}},
+		{name: "bad flag value", file: goodConfig, args: []string{"--log-level", "loud"}, errs: []string{"1 mistake:", "log.level"}},
 		{name: "broken YAML", file: "asn: [\n", errs: []string{"hostfabric.yaml: line"}},
 		{name: "no file", errs: []string{missing, "--config"}},
 		{name: "argument", file: goodConfig, args: []string{"extra"}, errs: []string{`unknown command "extra"`}},

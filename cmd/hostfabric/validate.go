@@ -20,7 +20,7 @@ func newValidateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: AS %d, %d peers, %d blocks\n", o.path, cfg.ASN, len(cfg.Peers), len(cfg.Blocks))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: AS %d, %s, %s\n", o.path, cfg.ASN, plural(len(cfg.Peers), "peer"), plural(len(cfg.Blocks), "block"))
 			return err
 		},
 	}
@@ -44,7 +44,14 @@ func (o *configOptions) load(cmd *cobra.Command) (*config.Config, error) {
 	cfg, err := config.Load(o.path, cmd.Flags())
 	var mistakes config.Errors
 	if errors.As(err, &mistakes) {
-		return nil, fmt.Errorf("%s: %d mistakes:\n%w", o.path, len(mistakes), err)
+		return nil, fmt.Errorf("%s: %s:\n%w", o.path, plural(len(mistakes), "mistake"), err)
 	}
 	return cfg, err
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -1,0 +1,134 @@
+package telemetry_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/telemetry"
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/ipam"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type source struct{ problems []string }
+
+func (s source) Status(context.Context) agent.Status {
+	return agent.Status{
+		Problems: s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, Speaker: bgp.Status{Connected: true},
+		Announced: []netip.Prefix{netip.MustParsePrefix("10.64.0.0/26")},
+		Peers: []bgp.PeerStatus{
+			{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished, Received: bgp.MessageCount{Update: 7},
+				Families: []bgp.FamilyStatus{{Family: bgp.IPv4, Received: 4, Advertised: 1}}},
+			{Address: netip.MustParseAddr("172.31.0.2"), ASN: 64514, State: bgp.StateActive},
+		},
+	}
+}
+
+func (source) Blocks(context.Context) []agent.Block {
+	usage := ipam.Usage{Block: ipam.Block{Prefix: netip.MustParsePrefix("10.64.0.0/26")}, Leased: 3, Quarantined: 2, Free: big.NewInt(58)}
+	return []agent.Block{{Usage: usage}}
+}
+
+func (source) Counters() agent.Counters {
+	return agent.Counters{Attached: 5, AttachFailed: 1, Detached: 2}
+}
+
+func get(t *testing.T, client *http.Client, url string) (int, string) {
+	t.Helper()
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestMetrics(t *testing.T) {
+	s := httptest.NewServer(telemetry.Handler(source{}))
+	defer s.Close()
+	defer s.Client().CloseIdleConnections()
+	code, body := get(t, s.Client(), s.URL+"/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("status %d", code)
+	}
+	for _, line := range []string{
+		`hostfabric_endpoints 3`,
+		`hostfabric_operations_total{result="ok",verb="attach"} 5`,
+		`hostfabric_operations_total{result="error",verb="attach"} 1`,
+		`hostfabric_block_addresses_leased{block="10.64.0.0/26"} 3`,
+		`hostfabric_block_addresses_free{block="10.64.0.0/26"} 58`,
+		`hostfabric_peer_established{asn="64513",peer="172.31.0.0"} 1`,
+		`hostfabric_peer_established{asn="64514",peer="172.31.0.2"} 0`,
+		`hostfabric_peer_prefixes{direction="advertised",peer="172.31.0.0"} 1`,
+		`hostfabric_peer_updates_total{direction="received",peer="172.31.0.0"} 7`,
+		`hostfabric_routes{state="failed"} 1`,
+		`hostfabric_announced_prefixes 1`,
+		`hostfabric_speaker_connected 1`,
+		`hostfabric_problems 0`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no line %q in\n%s", line, body)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	for _, tt := range []struct {
+		src  source
+		code int
+		body string
+	}{
+		{source{}, http.StatusOK, "ok\n"},
+		{source{problems: []string{"peer 172.31.0.2 (AS64514) is Active"}}, http.StatusServiceUnavailable, "peer 172.31.0.2 (AS64514) is Active\n"},
+	} {
+		s := httptest.NewServer(telemetry.Handler(tt.src))
+		code, body := get(t, s.Client(), s.URL+"/healthz")
+		s.Client().CloseIdleConnections()
+		s.Close()
+		if code != tt.code || body != tt.body {
+			t.Errorf("healthz = %d %q, want %d %q", code, body, tt.code, tt.body)
+		}
+	}
+}
+
+func TestServeOnUnixSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "m")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	l, err := telemetry.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- telemetry.Serve(ctx, l, source{}, slog.New(slog.DiscardHandler)) }()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	if code, _ := get(t, client, "http://metrics/healthz"); code != http.StatusOK {
+		t.Errorf("status %d", code)
+	}
+	client.CloseIdleConnections()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := telemetry.Listen("tcp", "192.0.2.1:1"); err == nil || !strings.Contains(err.Error(), "metrics.listen") {
+		t.Errorf("an address that is not ours: %v, want metrics.listen named", err)
+	}
+}

@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hostfabric/hostfabric/agent/cni/relay"
+	"github.com/hostfabric/hostfabric/lab/netns"
+	"github.com/hostfabric/hostfabric/lab/netns/nstest"
+)
+
+// bad is a request that must fail, by the shim and by the client command alike.
+type bad struct {
+	name   string
+	netns  string // empty: a good one
+	iface  string // empty: eth0
+	wanted string // address
+	mtu    int
+	code   uint   // of CNI
+	names  string // the object, in both texts
+}
+
+// TestBadInput wants each mistake named, and nothing left of it.
+func TestBadInput(t *testing.T) {
+	tiny := netip.MustParsePrefix("10.64.0.0/30") // one address for the host, three for containers
+	h := newHost(t, tiny, block6)
+	box, occupied, other := nstest.New(t, "box"), nstest.New(t, "occupied"), nstest.New(t, "other")
+	if err := netns.Cable(netns.End{NS: occupied, Link: "eth0"}, netns.End{NS: other, Link: "far"}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(h.dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gone := box.Path() + "-gone"
+	taken := h.add("holder", "eth0", nstest.New(t, "holder"), nil)[0].String()
+
+	for _, tc := range []bad{
+		{name: "missing namespace", netns: gone, code: relay.CodeInvalidEnvironment, names: gone},
+		{name: "regular file", netns: file, code: relay.CodeInvalidEnvironment, names: file},
+		{name: "directory", netns: h.dir, code: relay.CodeInvalidEnvironment, names: h.dir},
+		{name: "mount namespace", netns: "/proc/self/ns/mnt", code: relay.CodeInvalidEnvironment, names: "/proc/self/ns/mnt"},
+		{name: "the host's own namespace", netns: h.ns.Path(), code: relay.CodeInvalidEnvironment, names: h.ns.Path()},
+		{name: "relative path", netns: "netns/box", code: relay.CodeInvalidEnvironment, names: "netns/box"},
+		{name: "16 characters", iface: "eth0123456789012", code: relay.CodeInvalidEnvironment, names: "eth0123456789012"},
+		{name: "loopback", iface: "lo", code: relay.CodeInvalidEnvironment, names: `"lo"`},
+		{name: "interface exists", netns: occupied.Path(), code: relay.CodeLinkExists, names: "eth0"},
+		{name: "address outside the blocks", wanted: "192.0.2.77", code: relay.CodeNotInBlock, names: "192.0.2.77"},
+		{name: "the host's own address", wanted: "10.64.0.0", code: relay.CodeAddressInUse, names: "10.64.0.0"},
+		{name: "address in use", wanted: taken, code: relay.CodeAddressInUse, names: taken},
+		{name: "no address", wanted: "10.64.0", code: relay.CodeInvalidEnvironment, names: "10.64.0"},
+		{name: "negative MTU", mtu: -1, code: relay.CodeInvalidConfig, names: "-1"},
+		{name: "MTU too small for IPv6", mtu: 1000, code: relay.CodeInvalidConfig, names: "1000"},
+		{name: "MTU too large", mtu: 65536, code: relay.CodeInvalidConfig, names: "65536"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { h.in(t).mustRefuse(tc, box, occupied) })
+	}
+	for i := range 2 {
+		id := fmt.Sprint("filler", i)
+		h.add(id, "eth0", nstest.New(t, id), nil)
+	}
+	t.Run("full block", func(t *testing.T) {
+		h.in(t).mustRefuse(bad{code: relay.CodeExhausted, names: tiny.String()}, box, occupied)
+	})
+}
+
+func (h *host) mustRefuse(tc bad, box, occupied netns.NS) {
+	h.t.Helper()
+	if tc.netns == "" {
+		tc.netns = box.Path()
+	}
+	if tc.iface == "" {
+		tc.iface = "eth0"
+	}
+	before := h.census(box, occupied)
+
+	r := request{verb: relay.Add, id: "bad", iface: tc.iface, netns: tc.netns, conf: h.single(nil)}
+	if tc.wanted != "" {
+		r.args = "IP=" + tc.wanted
+	}
+	if tc.mtu != 0 {
+		r.conf["mtu"] = tc.mtu
+	}
+	_, err := h.try(r)
+	switch {
+	case err == nil:
+		h.t.Error("the shim succeeds")
+	case err.Code != tc.code || !strings.Contains(err.Error(), tc.names):
+		h.t.Errorf("the shim fails with code %d, %v; want code %d, naming %s", err.Code, err, tc.code, tc.names)
+	}
+	h.unchanged(before, box, occupied)
+
+	text, ok := h.attach(tc)
+	if ok || !strings.Contains(text, tc.names) {
+		h.t.Errorf("hostfabric attach says (success: %t) %q, want a failure that names %s", ok, text, tc.names)
+	}
+	h.t.Logf("shim: %v\nattach: %s", err, text)
+	h.unchanged(before, box, occupied)
+}
+
+// attach runs the client command.
+func (h *host) attach(tc bad) (text string, ok bool) {
+	h.t.Helper()
+	args := []string{"attach", "bad", tc.netns, "--socket", h.run("hostfabric.sock"), "--interface", tc.iface}
+	if tc.wanted != "" {
+		args = append(args, "--address", tc.wanted)
+	}
+	if tc.mtu != 0 {
+		args = append(args, fmt.Sprint("--mtu=", tc.mtu))
+	}
+	cmd := exec.CommandContext(h.t.Context(), filepath.Join(bin, "hostfabric"), args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := h.ns.Start(cmd); err != nil {
+		h.t.Fatal(err)
+	}
+	err := cmd.Wait()
+	return strings.TrimSpace(out.String()), err == nil
+}
