@@ -123,7 +123,7 @@ func (h host) attach(ctx context.Context, c fabric.Container) ([]probe.Endpoint,
 }
 
 // workersPerHost is how many cycles a host goes through at the same time, each with a namespace of its own.
-const workersPerHost = 2
+const workersPerHost = 8
 
 // scratchNumber is the first container number of the namespaces that Cycle makes: above every planned one's, and of
 // the form that removing the lab finds.
