@@ -9,6 +9,7 @@ import (
 // Op is what a Change does to the kernel's table.
 type Op uint8
 
+// The operations.
 const (
 	Add     Op = iota // install; fails with ErrExists where any route has the prefix and metric, ours or not
 	Replace           // put in place of our route in one step; fails with ErrGone where there is none

@@ -94,7 +94,7 @@ func TestRandomOperationsConverge(t *testing.T) {
 		case 6:
 			fib.Hint()
 		case 7:
-			idle(t, ctx, table)
+			idle(ctx, t, table)
 		}
 		if step%50 == 0 {
 			eventually(t, fmt.Sprintf("step %d of seed %d: kernel has\n%swant\n%s", step, seed, fib.String(), m), func() bool { return fib.String() == m.String() })
@@ -142,5 +142,5 @@ func TestConcurrentCallers(t *testing.T) {
 	callers.Wait()
 	stop()
 	churn.Wait()
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 }

@@ -13,6 +13,7 @@ import (
 // Kind is what a route does with a packet.
 type Kind uint8
 
+// The kinds of routes there are here.
 const (
 	Unicast   Kind = iota // forward to a next hop, or onto a link
 	Blackhole             // discard: unassigned addresses of a block must not loop between host and ToR

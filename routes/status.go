@@ -10,6 +10,7 @@ import (
 // State of a wanted route.
 type State uint8
 
+// A wanted route begins as Pending.
 const (
 	Pending State = iota // not tried since it last changed
 	Installed

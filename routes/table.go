@@ -15,6 +15,7 @@ import (
 // Endpoints, Blocks, Fabric has it, and the other's route is reported as failed.
 type Owner string
 
+// The owners.
 const (
 	Blocks    Owner = "blocks"    // discard routes of the host's blocks
 	Endpoints Owner = "endpoints" // host routes of containers

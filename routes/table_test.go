@@ -54,7 +54,7 @@ func start(t testing.TB, fib routes.FIB, opts routes.Options) (*routes.Table, co
 	return table, ctx
 }
 
-func idle(t testing.TB, ctx context.Context, table *routes.Table) {
+func idle(ctx context.Context, t testing.TB, table *routes.Table) {
 	t.Helper()
 	if err := table.WaitIdle(ctx); err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestRefusalIsReportedAndTriedAgain(t *testing.T) {
 	refused := errors.New("network is unreachable")
 	fib.Refuse(bad, refused)
 	table.Set(routes.Fabric, []routes.Route{bad, good})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	want(t, &fib, "10.2.0.0/16 via 192.0.2.1")
 	st := table.Status()
 	if len(st) != 2 || st[0].State != routes.Failed || !errors.Is(st[0].Err, refused) || st[1].State != routes.Installed {
@@ -145,7 +145,7 @@ func TestHintRetriesAtOnce(t *testing.T) {
 	r := via("10.1.0.0/16", "192.0.2.1")
 	fib.Refuse(r, errors.New("network is down"))
 	table.Set(routes.Fabric, []routes.Route{r})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	// Let the backoff grow well beyond what the hint may take.
 	eventually(t, "several tries", func() bool { n, _ := fib.Calls(); return n >= 5 })
 	fib.Refuse(r, nil)
@@ -164,18 +164,18 @@ func TestNothingIsPrunedBeforeEveryOwnerIsSynced(t *testing.T) {
 	table.Set(routes.Blocks, []routes.Route{discard("10.64.0.0/26")})
 	table.Synced(routes.Blocks)
 	table.Synced(routes.Endpoints)
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	if log := fib.TakeLog(); log != "" {
 		t.Fatalf("changes before sync:\n%s", log)
 	}
 	table.Set(routes.Fabric, []routes.Route{via("0.0.0.0/0", "192.0.2.1", "192.0.2.3")})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	want(t, &fib, "0.0.0.0/0 nexthop via 192.0.2.1 nexthop via 192.0.2.3", "blackhole 10.64.0.0/26", "10.64.0.9/32 dev hf9")
 	if got := fib.TakeLog(); !strings.HasPrefix(got, "ip route replace 0.0.0.0/0") {
 		t.Fatalf("changes:\n%s", got)
 	}
 	table.Synced(routes.Fabric)
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	want(t, &fib, "0.0.0.0/0 nexthop via 192.0.2.1 nexthop via 192.0.2.3", "blackhole 10.64.0.0/26")
 }
 
@@ -203,7 +203,7 @@ func TestPrecedence(t *testing.T) {
 	table, ctx := start(t, &fib, routes.Options{})
 	syncAll(table)
 	table.Set(routes.Fabric, []routes.Route{via("10.64.0.5/32", "192.0.2.1")})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	want(t, &fib, "10.64.0.5/32 via 192.0.2.1")
 	if err := table.Upsert(ctx, routes.Endpoints, dev("10.64.0.5/32", "hf5")); err != nil {
 		t.Fatal(err)
@@ -247,7 +247,7 @@ func TestMetricChangeAddsBeforeItDeletes(t *testing.T) {
 	if err := table.Upsert(ctx, routes.Fabric, r); err != nil {
 		t.Fatal(err)
 	}
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	want(t, &fib, "0.0.0.0/0 via 192.0.2.1 metric 20")
 	if got, want := fib.TakeLog(), "ip route add 0.0.0.0/0 via 192.0.2.1 metric 20\nip route del 0.0.0.0/0"; got != want {
 		t.Errorf("changes:\n%s\nwant\n%s", got, want)
@@ -260,7 +260,7 @@ func TestDriftIsRepaired(t *testing.T) {
 	syncAll(table)
 	r := discard("10.64.0.0/26")
 	table.Set(routes.Blocks, []routes.Route{r})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	fib.Lose(r)
 	fib.Put(discard("10.99.0.0/26"))
 	eventually(t, "repaired", func() bool { return strings.TrimSpace(fib.String()) == r.String() })
@@ -269,7 +269,7 @@ func TestDriftIsRepaired(t *testing.T) {
 func TestHintsDoNotMultiplyListings(t *testing.T) {
 	var fib routetest.FIB
 	table, ctx := start(t, &fib, routes.Options{Resync: time.Hour})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	begin := time.Now()
 	n := 0
 	for time.Since(begin) < 200*time.Millisecond {
@@ -293,12 +293,12 @@ func TestChangesComeInBatches(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- table.Run(ctx) }()
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	if applies, _ := fib.Calls(); applies > 50 {
 		t.Errorf("%d calls for %d routes", applies, len(all))
 	}
 	table.Update(routes.Fabric, all[:2], []netip.Prefix{all[1].Prefix, all[2].Prefix})
-	idle(t, ctx, table)
+	idle(ctx, t, table)
 	if got := strings.Count(fib.String(), "\n"); got != len(all)-1 {
 		t.Errorf("%d routes, want %d", got, len(all)-1)
 	}

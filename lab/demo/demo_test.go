@@ -57,9 +57,9 @@ func run(t *testing.T, shape fabric.Shape, cycles int) *demo.Report {
 // TestDemo runs the main job with every kind of router. The tables in the report are the router's own (vtysh, birdc)
 // and the kernel's in its namespace.
 func TestDemo(t *testing.T) {
-	for _, kind := range tor.Kinds {
+	for i, kind := range tor.Kinds {
 		t.Run(string(kind), func(t *testing.T) {
-			report := run(t, fabric.Shape{Name: "demo" + string(kind), Tor: kind, Containers: 5}, 100)
+			report := run(t, fabric.Shape{Name: fmt.Sprintf("demo%d", i), Tor: kind, Containers: 5}, 100)
 			var text bytes.Buffer
 			report.Print(&text)
 			t.Log(text.String())
@@ -84,9 +84,9 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoDualStack(t *testing.T) {
-	for _, kind := range tor.Kinds {
+	for i, kind := range tor.Kinds {
 		t.Run(string(kind), func(t *testing.T) {
-			report := run(t, fabric.Shape{Name: "dual" + string(kind), Tor: kind, Racks: 2, Hosts: 1, Containers: 3, IPv6: true}, 20)
+			report := run(t, fabric.Shape{Name: fmt.Sprintf("dual%d", i), Tor: kind, Racks: 2, Hosts: 1, Containers: 3, IPv6: true}, 20)
 			if !report.OK {
 				t.Fatalf("not as it should be: %q", report.Failures)
 			}

@@ -42,12 +42,12 @@ type Options struct {
 
 // FIB is the routing table of the network namespace it was made in. Its methods may be called from any goroutine.
 type FIB struct {
-	opts   Options
-	log    *slog.Logger
-	conn   *rtnl.Conn
-	links  *links
-	events *os.File
-	hints  chan struct{} // size 1
+	opts  Options
+	log   *slog.Logger
+	home  *os.File // the network namespace
+	conn  *rtnl.Conn
+	links *links
+	hints chan struct{} // size 1
 
 	mu   sync.Mutex // guards all below, and one operation on the kernel
 	hops *hops
@@ -70,29 +70,22 @@ func New(opts Options) (*FIB, error) {
 	}
 	f := &FIB{opts: opts, log: opts.Log, uses: newUses(), running: make(map[string]bool), hints: make(chan struct{}, 1)}
 	var err error
-	if f.conn, err = rtnl.Open(); err != nil {
+	if f.home, err = rtnl.ThreadNamespace(); err != nil {
 		return nil, err
 	}
-	if f.links, err = openLinks(f.conn); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if f.conn, err = rtnl.Open(); err != nil {
+		return nil, errors.Join(err, f.home.Close())
 	}
-	if f.events, err = subscribe(f.conn.Port(), uint8(opts.Protocol)); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if f.links, err = openLinks(); err != nil {
+		return nil, errors.Join(err, f.conn.Close(), f.home.Close())
 	}
 	f.hops = newHops(f.conn, f.links, uint8(opts.Protocol), f.log)
 	return f, nil
 }
 
-// Close releases the sockets. Routes and nexthops stay in the kernel.
+// Close releases the sockets, but for a Watch's, which goes with its context. Routes and nexthops stay in the kernel.
 func (f *FIB) Close() error {
-	err := f.conn.Close()
-	if f.links != nil {
-		err = errors.Join(err, f.links.close())
-	}
-	if f.events != nil {
-		err = errors.Join(err, f.events.Close())
-	}
-	return err
+	return errors.Join(f.links.close(), f.conn.Close(), f.home.Close())
 }
 
 // List implements routes.FIB. It first brings the nexthop groups in line with the links, and afterwards removes those
@@ -119,6 +112,8 @@ func (f *FIB) List(ctx context.Context) ([]routes.Route, error) {
 	return all, f.hops.collect(f.uses.groups())
 }
 
+// dump lists one family. The library's RouteListFiltered knows nothing of nexthop objects, nor lets the kernel filter
+// by protocol.
 func (f *FIB) dump(family uint8, now time.Time) ([]routes.Route, error) {
 	var b rtnl.Batch
 	b.Begin(unix.RTM_GETROUTE, 0)
@@ -134,7 +129,7 @@ func (f *FIB) dump(family uint8, now time.Time) ([]routes.Route, error) {
 			return
 		}
 		r := raw.route
-		u := use{group: raw.group, at: now}
+		u := use{group: raw.group, shape: raw.shape, at: now}
 		switch {
 		case raw.group != 0:
 			r.NextHops = sets[raw.group]
@@ -157,7 +152,7 @@ func (f *FIB) dump(family uint8, now time.Time) ([]routes.Route, error) {
 }
 
 // Apply implements routes.FIB. Next hops on links without carrier are left out and come back with it; a route none of
-// whose next hops is usable fails.
+// whose next hops is usable fails. Only routes that this FIB has listed or written are deleted.
 func (f *FIB) Apply(ctx context.Context, changes []routes.Change) []error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -182,32 +177,54 @@ func (f *FIB) Apply(ctx context.Context, changes []routes.Change) []error {
 	return errs
 }
 
+// attempt is a change on its way to the kernel.
+type attempt struct {
+	change int // its place among the changes
+	key    routes.Key
+	before use // of the key; zero: none known
+}
+
 // send makes the changes listed in todo in one batch and sets their errors. It returns those that may have failed only
 // because the kernel dropped a nexthop group unasked. Caller holds mu.
 func (f *FIB) send(changes []routes.Change, todo []int, errs []error) (again []int) {
 	var b rtnl.Batch
-	sent := make([]int, 0, len(todo))
+	sent := make([]attempt, 0, len(todo))
 	ensured := make(map[string]ensured)
 	now := time.Now()
 	for _, i := range todo {
 		c := changes[i]
 		c.Route = c.Route.Canonical()
-		u := use{at: now}
-		if errs[i] = f.encode(&b, c, &u, ensured); errs[i] == nil {
-			sent = append(sent, i)
-		}
+		key := c.Route.Key()
+		before, known := f.uses.routes[key]
 		if c.Op == routes.Delete {
-			f.uses.drop(c.Route.Key())
+			if !known {
+				continue // neither listed nor written, so not ours
+			}
+			f.remove(&b, c.Route, before.shape)
 		} else {
-			f.uses.set(c.Route.Key(), u)
+			u := use{at: now}
+			errs[i] = f.encode(&b, c, &u, ensured)
+			f.uses.set(key, u)
+			if errs[i] != nil {
+				f.uses.keepShape(key, before)
+				continue
+			}
 		}
+		sent = append(sent, attempt{i, key, before})
 	}
 	for n, err := range f.conn.Do(&b, nil) {
-		i := sent[n]
-		errs[i] = outcome(changes[i].Op, err)
-		if errs[i] != nil && f.uses.routes[changes[i].Route.Canonical().Key()].group != 0 &&
-			!errors.Is(errs[i], routes.ErrExists) && !errors.Is(errs[i], routes.ErrGone) {
-			again = append(again, i)
+		a := sent[n]
+		op := changes[a.change].Op
+		err = outcome(op, err)
+		errs[a.change] = err
+		switch {
+		case err == nil && op == routes.Delete:
+			f.uses.drop(a.key)
+		case err != nil && op != routes.Delete:
+			f.uses.keepShape(a.key, a.before)
+			if f.uses.routes[a.key].group != 0 && !errors.Is(err, routes.ErrExists) && !errors.Is(err, routes.ErrGone) {
+				again = append(again, a.change)
+			}
 		}
 	}
 	return again

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -326,4 +327,71 @@ func TestSuspendMovesEveryPrefix(t *testing.T) {
 	if got := r.ip(r.host, "route", "show", "10.1.0.0/16"); !strings.Contains(got, "192.0.2.1") {
 		t.Fatalf("resumed:\n%s", got)
 	}
+}
+
+func TestDeleteSparesOtherMetrics(t *testing.T) {
+	r := newRack(t)
+	f := r.fib(kernel.Options{})
+	for _, p := range []string{"10.64.0.5/32", "2001:db8:64::5/128"} {
+		host := dev(p, "eth0")
+		block, learned := discard(p), via(p, "192.0.2.1@eth0")
+		if host.Prefix.Addr().Is6() {
+			learned = via(p, "2001:db8::1@eth0")
+		}
+		block.Metric, learned.Metric = 1<<32-1, 2048
+		apply(t, f, routes.Add, block, learned, host)
+		for range 2 { // a container is detached twice
+			apply(t, f, routes.Delete, routes.Route{Prefix: host.Prefix}.Canonical())
+			wantList(t, f, block.String(), learned.String())
+		}
+		apply(t, f, routes.Delete, block, learned)
+		wantList(t, f)
+	}
+}
+
+func TestDeleteAfterARefusedReplace(t *testing.T) {
+	r := newRack(t)
+	f := r.fib(kernel.Options{})
+	bad := via("10.1.0.0/16", "192.0.2.1")
+	bad.Source = netip.MustParseAddr("203.0.113.1")
+	for _, refused := range []routes.Route{bad, via("10.1.0.0/16", "198.51.100.1@nosuch")} {
+		apply(t, f, routes.Add, dev("10.1.0.0/16", "eth0"))
+		if errs := f.Apply(t.Context(), []routes.Change{{Op: routes.Replace, Route: refused}}); errs[0] == nil {
+			t.Fatalf("%v: accepted", refused)
+		}
+		wantList(t, f, "10.1.0.0/16 dev eth0")
+		f.Apply(t.Context(), []routes.Change{{Op: routes.Replace, Route: refused}})
+		apply(t, f, routes.Delete, routes.Route{Prefix: refused.Prefix})
+		wantList(t, f)
+	}
+}
+
+func TestNoFileDescriptorsLeak(t *testing.T) {
+	r := newRack(t)
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	cycle := func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if err := r.host.Do(func() error {
+			f, err := kernel.New(kernel.Options{})
+			if err != nil {
+				return err
+			}
+			_, err = f.Watch(ctx)
+			return errors.Join(err, f.Close())
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := count()
+	for range 50 {
+		cycle()
+	}
+	eventually(t, "as few file descriptors as before", func() bool { return count() <= before })
 }

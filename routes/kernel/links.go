@@ -1,37 +1,47 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
 )
 
 // links answers questions about interfaces of the namespace it was opened in. Names and indices come from ioctls,
-// which cost half a microsecond and do not take the kernel's RTNL lock.
+// which cost half a microsecond and do not take the kernel's RTNL lock: every route of a container needs one.
 type links struct {
-	conn *rtnl.Conn
-	fd   int
+	handle *netlink.Handle
+	ioctl  *os.File
 }
 
-func openLinks(conn *rtnl.Conn) (*links, error) {
+func openLinks() (*links, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open socket for interface queries: %w", err)
 	}
-	return &links{conn: conn, fd: fd}, nil
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open rtnetlink socket for interface queries: %w", err), unix.Close(fd))
+	}
+	return &links{handle: handle, ioctl: os.NewFile(uintptr(fd), "interface queries")}, nil
 }
 
-func (l *links) close() error { return unix.Close(l.fd) }
+func (l *links) close() error {
+	l.handle.Close()
+	return l.ioctl.Close()
+}
 
 // index returns the interface's index.
 func (l *links) index(name string) (int, error) {
 	req, err := unix.NewIfreq(name)
 	if err == nil {
-		err = unix.IoctlIfreq(l.fd, unix.SIOCGIFINDEX, req)
+		err = unix.IoctlIfreq(int(l.ioctl.Fd()), unix.SIOCGIFINDEX, req)
 	}
 	if errors.Is(err, unix.ENODEV) {
 		return 0, fmt.Errorf("link %s does not exist", name)
@@ -49,7 +59,7 @@ func (l *links) name(index int) string {
 		return ""
 	}
 	req.SetUint32(uint32(index))
-	if err := unix.IoctlIfreq(l.fd, unix.SIOCGIFNAME, req); err != nil {
+	if err := unix.IoctlIfreq(int(l.ioctl.Fd()), unix.SIOCGIFNAME, req); err != nil {
 		return ""
 	}
 	return req.Name()
@@ -57,28 +67,20 @@ func (l *links) name(index int) string {
 
 // resolve finds the link whose connected network contains addr; of several, the most specific.
 func (l *links) resolve(addr netip.Addr) (string, error) {
-	var b rtnl.Batch
-	b.Begin(unix.RTM_GETADDR, 0)
-	b.Address(family(addr), 0, 0)
-	best, index := -1, 0
-	reset := func() { best, index = -1, 0 }
-	err := l.conn.Dump(&b, reset, func(m rtnl.Message) {
-		if m.Type != unix.RTM_NEWADDR || len(m.Payload) < unix.SizeofIfAddrmsg {
-			return
-		}
-		bits := int(m.Payload[1])
-		rtnl.Attributes(m.Payload[unix.SizeofIfAddrmsg:], func(typ uint16, v []byte) {
-			// IFA_ADDRESS is the peer on a point-to-point link and the own address elsewhere.
-			if typ != unix.IFA_ADDRESS || bits <= best {
-				return
-			}
-			if p, err := rtnl.Addr(v).Prefix(bits); err == nil && p.Contains(addr) {
-				best, index = bits, int(rtnl.Uint32(m.Payload[4:]))
-			}
-		})
+	var all []netlink.Addr
+	err := rtnl.Uninterrupted(func() (err error) {
+		all, err = l.handle.AddrList(nil, int(family(addr)))
+		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("list addresses: %w", err)
+	}
+	best, index := -1, 0
+	for _, a := range all {
+		network := cmp.Or(a.Peer, a.IPNet) // on a point-to-point link the network is the peer's
+		if bits, _ := network.Mask.Size(); bits > best && network.Contains(addr.AsSlice()) {
+			best, index = bits, a.LinkIndex
+		}
 	}
 	name := l.name(index)
 	if best < 0 || name == "" {

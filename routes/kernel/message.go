@@ -1,9 +1,9 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"net/netip"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/routes"
@@ -19,15 +19,18 @@ type ensured struct {
 	err   error
 }
 
-// encode appends the change to the batch and notes in u what the route needs. Sets of next hops are made ready once
-// a batch. Caller holds mu.
+// encode appends an addition or replacement to the batch and notes in u what the route needs. Sets of next hops are
+// made ready once a batch. Caller holds mu.
 func (f *FIB) encode(b *rtnl.Batch, c routes.Change, u *use, sets map[string]ensured) error {
 	r := c.Route
 	index := 0
-	if c.Op != routes.Delete && r.Kind == routes.Unicast {
+	u.shape = shape{unix.RTN_UNICAST, unix.RT_SCOPE_UNIVERSE}
+	if r.Kind == routes.Blackhole {
+		u.shape.typ = unix.RTN_BLACKHOLE
+	} else {
 		var err error
 		if len(r.NextHops) == 1 && !r.NextHops[0].Addr.IsValid() {
-			u.link = r.NextHops[0].Link
+			u.link, u.shape.scope = r.NextHops[0].Link, unix.RT_SCOPE_LINK
 			index, err = f.links.index(u.link)
 		} else {
 			u.group, err = f.group(r.NextHops, sets)
@@ -36,20 +39,12 @@ func (f *FIB) encode(b *rtnl.Batch, c routes.Change, u *use, sets map[string]ens
 			return err
 		}
 	}
-	begin(b, c.Op)
-	b.Route(f.header(c))
-	if r.Prefix.Bits() > 0 {
-		b.IP(unix.RTA_DST, r.Prefix.Addr())
+	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
+	if c.Op == routes.Replace {
+		flags = unix.NLM_F_REPLACE
 	}
-	if f.opts.Table > 255 {
-		b.Uint32(unix.RTA_TABLE, uint32(f.opts.Table))
-	}
-	if r.Metric != 0 {
-		b.Uint32(unix.RTA_PRIORITY, r.Metric)
-	}
-	if c.Op == routes.Delete {
-		return nil
-	}
+	b.Begin(unix.RTM_NEWROUTE, flags)
+	f.identify(b, r, u.shape)
 	if r.Source.IsValid() {
 		b.IP(unix.RTA_PREFSRC, r.Source)
 	}
@@ -71,36 +66,32 @@ func (f *FIB) group(hops []routes.NextHop, sets map[string]ensured) (uint32, err
 	return done.group, done.err
 }
 
-func begin(b *rtnl.Batch, op routes.Op) {
-	switch op {
-	case routes.Add:
-		b.Begin(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-	case routes.Replace:
-		b.Begin(unix.RTM_NEWROUTE, unix.NLM_F_REPLACE)
-	case routes.Delete:
-		b.Begin(unix.RTM_DELROUTE, 0)
-	}
+// remove appends the deletion of a route. For an IPv4 metric of 0 the kernel takes any, so that only type and scope
+// tell a container's route that went with its link from the discard or learned route of the same prefix.
+func (f *FIB) remove(b *rtnl.Batch, r routes.Route, s shape) {
+	b.Begin(unix.RTM_DELROUTE, 0)
+	f.identify(b, r, s)
 }
 
-// header is that of the request. A deletion leaves type and scope open, and goes by prefix, metric and protocol.
-func (f *FIB) header(c routes.Change) rtnl.RouteHeader {
-	h := rtnl.RouteHeader{
-		Family:   family(c.Route.Prefix.Addr()),
-		Bits:     uint8(c.Route.Prefix.Bits()),
+// identify appends the header and the attributes that make up a route's identity.
+func (f *FIB) identify(b *rtnl.Batch, r routes.Route, s shape) {
+	b.Route(rtnl.RouteHeader{
+		Family:   family(r.Prefix.Addr()),
+		Bits:     uint8(r.Prefix.Bits()),
 		Table:    f.opts.Table,
 		Protocol: uint8(f.opts.Protocol),
-		Scope:    unix.RT_SCOPE_UNIVERSE,
-		Type:     unix.RTN_UNICAST,
+		Scope:    s.scope,
+		Type:     s.typ,
+	})
+	if r.Prefix.Bits() > 0 {
+		b.IP(unix.RTA_DST, r.Prefix.Addr())
 	}
-	switch {
-	case c.Op == routes.Delete:
-		h.Scope, h.Type = unix.RT_SCOPE_NOWHERE, unix.RTN_UNSPEC
-	case c.Route.Kind == routes.Blackhole:
-		h.Type = unix.RTN_BLACKHOLE
-	case !c.Route.NextHops[0].Addr.IsValid():
-		h.Scope = unix.RT_SCOPE_LINK
+	if f.opts.Table > 255 {
+		b.Uint32(unix.RTA_TABLE, uint32(f.opts.Table))
 	}
-	return h
+	if r.Metric != 0 {
+		b.Uint32(unix.RTA_PRIORITY, r.Metric)
+	}
 }
 
 // rawRoute is a listed route before indices have names.
@@ -108,6 +99,7 @@ type rawRoute struct {
 	route    routes.Route
 	table    int
 	protocol uint8
+	shape    shape
 	group    uint32
 	index    int
 	gateway  netip.Addr
@@ -121,15 +113,14 @@ func parseRoute(m rtnl.Message) (raw rawRoute, ok bool) {
 	if m.Type != unix.RTM_NEWROUTE && m.Type != unix.RTM_DELROUTE || len(p) < unix.SizeofRtMsg {
 		return raw, false
 	}
-	bits, kind := int(p[1]), p[7]
-	flags := binary.NativeEndian.Uint32(p[8:])
-	raw.table, raw.protocol = int(p[4]), p[5]
-	raw.onlink = flags&unix.RTNH_F_ONLINK != 0
+	h := nl.DeserializeRtMsg(p)
+	raw.table, raw.protocol, raw.shape = int(h.Table), h.Protocol, shape{h.Type, h.Scope}
+	raw.onlink = h.Flags&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
-	if p[0] == unix.AF_INET6 {
+	if h.Family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
-	rtnl.Attributes(p[unix.SizeofRtMsg:], func(typ uint16, v []byte) {
+	rtnl.Attributes(p[h.Len():], func(typ uint16, v []byte) {
 		switch typ {
 		case unix.RTA_DST:
 			dst = rtnl.Addr(v)
@@ -151,13 +142,13 @@ func parseRoute(m rtnl.Message) (raw rawRoute, ok bool) {
 			raw.group = rtnl.Uint32(v)
 		}
 	})
-	raw.route.Prefix = netip.PrefixFrom(dst, bits)
-	if kind == unix.RTN_BLACKHOLE {
+	raw.route.Prefix = netip.PrefixFrom(dst, int(h.Dst_len))
+	if h.Type == unix.RTN_BLACKHOLE {
 		raw.route.Kind, raw.index = routes.Blackhole, 0 // an IPv6 blackhole names the loopback
-	} else if kind != unix.RTN_UNICAST {
+	} else if h.Type != unix.RTN_UNICAST {
 		raw.index = 0
 	}
-	return raw, raw.route.Prefix.IsValid() && flags&unix.RTM_F_CLONED == 0
+	return raw, raw.route.Prefix.IsValid() && h.Flags&unix.RTM_F_CLONED == 0
 }
 
 func family(a netip.Addr) uint8 {

@@ -267,7 +267,7 @@ func (h *hops) fill(g *group) error {
 		b.Uint32(unix.NHA_ID, g.id)
 		b.Bytes(unix.NHA_GROUP, members(want))
 	}
-	if err := h.conn.One(&b, nil); err != nil && !(len(want) == 0 && errors.Is(err, unix.ENOENT)) {
+	if err := h.conn.One(&b, nil); err != nil && (len(want) > 0 || !errors.Is(err, unix.ENOENT)) {
 		return fmt.Errorf("nexthop group %d (%v): %w", g.id, g.hops, err)
 	}
 	g.members = want

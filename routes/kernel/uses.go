@@ -14,8 +14,12 @@ const interest = 2 * time.Minute
 type use struct {
 	group uint32 // nexthop group, or 0
 	link  string // of a route directly onto a link, or ""
+	shape shape  // in the kernel or, if it was never there, as tried
 	at    time.Time
 }
+
+// shape is what tells a route from others of its prefix besides the metric.
+type shape struct{ typ, scope uint8 } // RTN_*, RT_SCOPE_*
 
 // uses knows what our routes need: those in the kernel, and those tried lately.
 type uses struct {
@@ -32,6 +36,15 @@ func (s uses) set(key routes.Key, u use) {
 	s.routes[key] = u
 	if u.link != "" {
 		s.links[u.link]++
+	}
+}
+
+// keepShape notes that the route is what it was before: it could not be changed.
+func (s uses) keepShape(key routes.Key, before use) {
+	if before.shape != (shape{}) {
+		u := s.routes[key]
+		u.shape = before.shape
+		s.routes[key] = u
 	}
 }
 

@@ -5,9 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -18,47 +17,34 @@ import (
 const eventBuffer = 4 << 20
 
 // subscribe opens a socket for notifications. Those of our own changes, which come through the port, and routes of
-// other protocols are dropped by a filter in the kernel: a hundred thousand of them are written at a time.
-func subscribe(port uint32, protocol uint8) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+// other protocols are dropped by a filter in the kernel: a hundred thousand of them are written at a time. The
+// library's own subscriptions would read and parse each.
+func subscribe(port uint32, protocol uint8) (*nl.NetlinkSocket, error) {
+	events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
-		return nil, fmt.Errorf("open rtnetlink event socket: %w", err)
+		return nil, fmt.Errorf("subscribe to rtnetlink events: %w", err)
 	}
-	events := os.NewFile(uintptr(fd), "rtnetlink events")
-	if err := setupEvents(fd, port, protocol); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up rtnetlink event socket: %w", err), events.Close())
+	err = errors.Join(rtnl.ReceiveBuffer(events, eventBuffer), attach(events.GetFd(), eventFilter(port, protocol)))
+	if err != nil {
+		events.Close()
+		return nil, fmt.Errorf("set up rtnetlink event socket: %w", err)
 	}
 	return events, nil
 }
 
-func setupEvents(fd int, port uint32, protocol uint8) error {
-	filter, err := bpf.Assemble(eventFilter(port, protocol))
+func attach(fd int, filter []bpf.Instruction) error {
+	raw, err := bpf.Assemble(filter)
 	if err != nil {
-		return err
+		return fmt.Errorf("assemble filter: %w", err)
 	}
-	program := make([]unix.SockFilter, len(filter))
-	for i, ins := range filter {
+	program := make([]unix.SockFilter, len(raw))
+	for i, ins := range raw {
 		program[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
 	}
 	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &fprog); err != nil {
 		return fmt.Errorf("attach filter: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, eventBuffer); err != nil {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, eventBuffer); err != nil {
-			return err
-		}
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
-	for _, group := range []int{
-		unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-	} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
-			return fmt.Errorf("join group %d: %w", group, err)
-		}
 	}
 	return nil
 }
@@ -87,32 +73,33 @@ func eventFilter(port uint32, protocol uint8) []bpf.Instruction {
 // Watch implements routes.FIB. One Watch at a time. Links that none of our routes uses give no hints, however many
 // come and go; when one that next hops are on changes, the nexthop groups follow before the hint is given.
 func (f *FIB) Watch(ctx context.Context) (<-chan struct{}, error) {
-	if err := f.events.SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("watch rtnetlink events: %w", err)
+	var events *nl.NetlinkSocket
+	err := rtnl.Within(int(f.home.Fd()), func() (err error) {
+		events, err = subscribe(f.conn.Port(), uint8(f.opts.Protocol))
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { f.events.SetReadDeadline(time.Unix(1, 0)) })
-	go func() {
-		defer stop()
-		f.watch(ctx)
-	}()
+	context.AfterFunc(ctx, events.Close)
+	go f.watch(ctx, events)
 	return f.hints, nil
 }
 
-func (f *FIB) watch(ctx context.Context) {
-	buf := make([]byte, 64<<10)
-	for ctx.Err() == nil {
-		n, err := f.events.Read(buf)
-		relevant := false
+// watch ends with the context, which closes the socket.
+func (f *FIB) watch(ctx context.Context, events *nl.NetlinkSocket) {
+	for {
+		messages, _, err := events.Receive()
+		relevant := errors.Is(err, unix.ENOBUFS) // events were lost
 		switch {
-		case err == nil:
-			rtnl.Messages(buf[:n], func(m rtnl.Message) { relevant = f.relevant(m) || relevant })
-		case errors.Is(err, unix.ENOBUFS):
-			relevant = true // events were lost
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+		case ctx.Err() != nil:
 			return
-		default:
+		case err != nil && !relevant:
 			f.log.Error("cannot read rtnetlink events; changes are found at the next full listing", "error", err)
 			return
+		}
+		for _, m := range messages {
+			relevant = f.relevant(rtnl.Message{Type: m.Header.Type, Port: m.Header.Pid, Payload: m.Data}) || relevant
 		}
 		if !relevant {
 			continue
@@ -159,7 +146,7 @@ func (f *FIB) linkChanged(m rtnl.Message) bool {
 		return false
 	}
 	const up = unix.IFF_UP | unix.IFF_RUNNING
-	running := m.Type == unix.RTM_NEWLINK && binary.NativeEndian.Uint32(m.Payload[8:])&up == up
+	running := m.Type == unix.RTM_NEWLINK && nl.DeserializeIfInfomsg(m.Payload).Flags&up == up
 	var name string
 	rtnl.Attributes(m.Payload[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
 		if typ == unix.IFLA_IFNAME {

@@ -1,79 +1,74 @@
 package rtnl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	readSize = 64 << 10
-	// sendSize bounds one sendmsg: the kernel copies it whole, and every error in it queues a reply that has to fit
-	// the receive buffer.
-	sendSize = 32 << 10
-	// receiveBuffer holds the replies to a whole sendmsg of failures, some 700 of a kilobyte each.
+	// perSend bounds one sendmsg. The kernel copies it whole, up to net.core.wmem_default (208 KiB, and no request is
+	// larger than a kilobyte), and every error in it queues a reply that has to fit the receive buffer.
+	perSend       = 128
 	receiveBuffer = 4 << 20
 	// receiveTimeout ends a wait for an answer that never comes; answers are ready when the send returns.
 	receiveTimeout = 30 // seconds
-	// dumpTries is how often an interrupted dump starts again. Under constant change the last one is as good as any.
-	dumpTries = 10
 )
 
-// Conn is a request socket in one network namespace. Requests are answered within the system call that sends them, so
-// it blocks without a poller. Methods may be called concurrently; they wait for one another.
+// Conn is a request socket in one network namespace. Methods may be called concurrently; they wait for one another.
+//
+// Requests do not go through the library's Execute: it sends one at a time, and reads past the end of the message, a
+// panic, when a dump ends with an error and the kernel's words for it.
 type Conn struct {
-	mu   sync.Mutex // guards everything below, and one exchange
-	fd   int
-	port uint32
-	seq  uint32
-	read []byte
+	socket *nl.NetlinkSocket
+	port   uint32
+
+	mu     sync.Mutex // guards all below, and one exchange
+	seq    uint32
+	closed bool
 }
 
 // Open opens a socket in the calling thread's network namespace; the Conn stays there whatever thread uses it.
 func Open() (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
 	}
-	c := &Conn{fd: fd, read: make([]byte, readSize)}
+	c := &Conn{socket: socket}
 	if err := c.setup(); err != nil {
-		unix.Close(fd)
+		socket.Close()
 		return nil, fmt.Errorf("set up rtnetlink socket: %w", err)
 	}
 	return c, nil
 }
 
-func (c *Conn) setup() error {
-	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
+func (c *Conn) setup() (err error) {
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_GET_STRICT_CHK} {
-		if err := unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, option, 1); err != nil {
+		if err := unix.SetsockoptInt(c.socket.GetFd(), unix.SOL_NETLINK, option, 1); err != nil {
 			return err
 		}
 	}
-	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
-		// Without CAP_NET_ADMIN in the initial namespace: as much as net.core.rmem_max allows.
-		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
-			return err
-		}
-	}
-	timeout := unix.Timeval{Sec: receiveTimeout}
-	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+	if err := ReceiveBuffer(c.socket, receiveBuffer); err != nil {
 		return err
 	}
-	name, err := unix.Getsockname(c.fd)
-	if err != nil {
+	if err := c.socket.SetReceiveTimeout(&unix.Timeval{Sec: receiveTimeout}); err != nil {
 		return err
 	}
-	sa, ok := name.(*unix.SockaddrNetlink)
-	if !ok {
-		return fmt.Errorf("unexpected socket address %T", name)
+	c.port, err = c.socket.GetPid()
+	return err
+}
+
+// ReceiveBuffer sets the size of a socket's receive buffer, without CAP_NET_ADMIN in the initial namespace as far as
+// net.core.rmem_max allows.
+func ReceiveBuffer(s *nl.NetlinkSocket, size int) error {
+	if err := s.SetReceiveBufferSize(size, true); err != nil {
+		return s.SetReceiveBufferSize(size, false)
 	}
-	c.port = sa.Pid
 	return nil
 }
 
@@ -84,12 +79,9 @@ func (c *Conn) Port() uint32 { return c.port }
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fd := c.fd
-	c.fd = -1
-	if fd < 0 {
-		return nil
-	}
-	return unix.Close(fd)
+	c.socket.Close()
+	c.closed = true
+	return nil
 }
 
 // Do sends the batch and returns one error for each request, nil for those the kernel accepted. Replies other than
@@ -97,17 +89,21 @@ func (c *Conn) Close() error {
 func (c *Conn) Do(b *Batch, reply func(i int, m Message)) []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b.finish()
 	errs := make([]error, b.Len())
-	for first := 0; first < b.Len(); {
-		next := b.chunk(first)
-		if err := c.exchange(b, first, next, errs, reply); err != nil {
-			for i := first; i < b.Len(); i++ {
+	first := 0
+	for requests := range slices.Chunk(b.requests, perSend) {
+		err := c.exchange(requests, errs[first:], func(i int, m Message) {
+			if reply != nil {
+				reply(first+i, m)
+			}
+		})
+		if err != nil {
+			for i := first; i < len(errs); i++ {
 				errs[i] = errors.Join(errs[i], err)
 			}
 			break
 		}
-		first = next
+		first += len(requests)
 	}
 	return errs
 }
@@ -121,125 +117,69 @@ func (c *Conn) One(b *Batch, reply func(Message)) error {
 	})[0]
 }
 
-// chunk returns the end of the run of requests starting at first that fits one sendmsg.
-func (b *Batch) chunk(first int) int {
-	next := first + 1
-	for next < b.Len() && b.end(next)-b.starts[first] <= sendSize {
-		next++
-	}
-	return next
+// Dump sends the batch's single request as a dump and gives each message to each. When the kernel says the dump was
+// interrupted by a change, reset is called and everything comes again.
+func (c *Conn) Dump(b *Batch, reset func(), each func(Message)) error {
+	b.requests[0].Flags |= unix.NLM_F_DUMP
+	return Uninterrupted(func() error {
+		reset()
+		return c.One(b, each)
+	})
 }
 
-func (b *Batch) end(i int) int {
-	if i+1 < len(b.starts) {
-		return b.starts[i+1]
-	}
-	return len(b.buf)
-}
+// dumpTries is how often an interrupted dump starts again. Under constant change the last one is as good as any.
+const dumpTries = 10
 
-// exchange sends requests [first, next) and reads until the last one is answered. Only that one asks for an
-// acknowledgement: errors are reported unasked, and the kernel answers in order.
-func (c *Conn) exchange(b *Batch, first, next int, errs []error, reply func(int, Message)) error {
-	base := c.seq + 1
-	c.seq += uint32(next - first)
-	for i := first; i < next; i++ {
-		header := b.buf[b.starts[i]:]
-		binary.NativeEndian.PutUint32(header[8:], base+uint32(i-first))
-		if i == next-1 {
-			flags := binary.NativeEndian.Uint16(header[6:])
-			binary.NativeEndian.PutUint16(header[6:], flags|unix.NLM_F_ACK)
-		}
-	}
-	if err := c.send(b.buf[b.starts[first]:b.end(next-1)]); err != nil {
-		return err
-	}
-	for done := false; !done; {
-		buf, err := c.receive()
-		if err != nil {
+// Uninterrupted calls list again while it fails because a change interrupted the kernel's dump.
+func Uninterrupted(list func() error) error {
+	for range dumpTries {
+		if err := list(); !errors.Is(err, nl.ErrDumpInterrupted) {
 			return err
 		}
-		Messages(buf, func(m Message) {
-			i := first + int(int32(m.Seq-base))
-			switch {
-			case i < first || i >= next: // left over from an exchange that failed
-			case m.Type == unix.NLMSG_ERROR:
-				errs[i] = refusal(m)
-				done = done || i == next-1
-			case reply != nil:
-				reply(i, m)
-			}
-		})
 	}
 	return nil
 }
 
-// Dump sends the batch's single request as a dump and gives each message to each. When the kernel says the dump was
-// interrupted by a change, reset is called and everything comes again.
-func (c *Conn) Dump(b *Batch, reset func(), each func(Message)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	b.finish()
-	for try := 1; ; try++ {
-		reset()
-		interrupted, err := c.dump(b, each)
-		if err != nil || !interrupted || try == dumpTries {
-			return err
-		}
+// exchange sends the requests and reads until the last one is answered. Only that one asks for an acknowledgement:
+// errors are reported unasked, and the kernel answers in order.
+func (c *Conn) exchange(requests []*nl.NetlinkRequest, errs []error, reply func(int, Message)) error {
+	base, last := c.seq+1, len(requests)-1
+	c.seq += uint32(len(requests))
+	requests[last].Flags |= unix.NLM_F_ACK
+	var out []byte
+	for i, r := range requests {
+		r.Seq = base + uint32(i)
+		out = append(out, r.Serialize()...)
 	}
-}
-
-func (c *Conn) dump(b *Batch, each func(Message)) (interrupted bool, err error) {
-	c.seq++
-	flags := binary.NativeEndian.Uint16(b.buf[6:])
-	binary.NativeEndian.PutUint16(b.buf[6:], flags|unix.NLM_F_DUMP)
-	binary.NativeEndian.PutUint32(b.buf[8:], c.seq)
-	if err := c.send(b.buf); err != nil {
-		return false, err
-	}
-	for done := false; !done; {
-		buf, rerr := c.receive()
-		if rerr != nil {
-			return false, rerr
-		}
-		Messages(buf, func(m Message) {
-			if m.Seq != c.seq {
-				return
-			}
-			interrupted = interrupted || m.Flags&unix.NLM_F_DUMP_INTR != 0
-			switch m.Type {
-			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-				done, err = true, refusal(m)
-			default:
-				each(m)
-			}
-		})
-	}
-	return interrupted, err
-}
-
-func (c *Conn) send(p []byte) error {
-	if c.fd < 0 {
+	if c.closed { // its descriptor may be somebody else's
 		return errors.New("rtnetlink socket is closed")
 	}
-	for {
-		err := unix.Sendto(c.fd, p, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("send to rtnetlink: %w", err)
-		}
+	// The library's Send takes a single request.
+	if err := unix.Sendto(c.socket.GetFd(), out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("send to rtnetlink: %w", err)
 	}
-}
-
-func (c *Conn) receive() ([]byte, error) {
+	interrupted := false
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.read, 0)
-		if err == nil {
-			return c.read[:n], nil
+		messages, _, err := c.socket.Receive()
+		if err != nil {
+			return fmt.Errorf("receive from rtnetlink: %w", err)
 		}
-		if !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("receive from rtnetlink: %w", err)
+		for _, m := range messages {
+			i := int(int32(m.Header.Seq - base))
+			if i < 0 || i > last {
+				continue // left over from an exchange that failed
+			}
+			interrupted = interrupted || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
+			if m.Header.Type != unix.NLMSG_ERROR && m.Header.Type != unix.NLMSG_DONE {
+				reply(i, message(m))
+				continue
+			}
+			if errs[i] = refusal(m); errs[i] == nil && interrupted {
+				errs[i] = nl.ErrDumpInterrupted
+			}
+			if i == last {
+				return nil
+			}
 		}
 	}
 }

@@ -1,11 +1,12 @@
 package rtnl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"syscall"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,40 +25,26 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Errno }
 
-// Message is one netlink message; the payload is valid until the next read.
+// Message is one netlink message.
 type Message struct {
-	Type, Flags uint16
-	Seq, Port   uint32
-	Payload     []byte
+	Type    uint16
+	Port    uint32 // of the socket that caused it; 0: the kernel itself
+	Payload []byte
 }
 
-// Messages calls fn for each message in b. Truncated input ends it.
-func Messages(b []byte, fn func(Message)) {
-	for len(b) >= unix.SizeofNlMsghdr {
-		size := int(binary.NativeEndian.Uint32(b))
-		if size < unix.SizeofNlMsghdr || size > len(b) {
-			return
-		}
-		fn(Message{
-			Type:    binary.NativeEndian.Uint16(b[4:]),
-			Flags:   binary.NativeEndian.Uint16(b[6:]),
-			Seq:     binary.NativeEndian.Uint32(b[8:]),
-			Port:    binary.NativeEndian.Uint32(b[12:]),
-			Payload: b[unix.SizeofNlMsghdr:size],
-		})
-		b = b[min(align(size), len(b)):]
-	}
+func message(m syscall.NetlinkMessage) Message {
+	return Message{Type: m.Header.Type, Port: m.Header.Pid, Payload: m.Data}
 }
 
-// Attributes calls fn for each attribute in b, with the nesting flags removed from the type. Truncated input ends it.
+// Attributes calls fn for each attribute in b, with the nesting flags removed from the type. Malformed input has none.
 func Attributes(b []byte, fn func(typ uint16, v []byte)) {
-	for len(b) >= unix.SizeofRtAttr {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < unix.SizeofRtAttr || size > len(b) {
-			return
-		}
-		fn(binary.NativeEndian.Uint16(b[2:])&0x3fff, b[unix.SizeofRtAttr:size])
-		b = b[min(align(size), len(b)):]
+	// Attributes are aligned. The library slices past the end of one that is not.
+	attrs, err := nl.ParseRouteAttr(b[:len(b)/unix.NLA_ALIGNTO*unix.NLA_ALIGNTO])
+	if err != nil {
+		return
+	}
+	for _, a := range attrs {
+		fn(a.Attr.Type&nl.NLA_TYPE_MASK, a.Value)
 	}
 }
 
@@ -76,34 +63,27 @@ func Addr(v []byte) netip.Addr {
 }
 
 // CString reads a zero-terminated string.
-func CString(v []byte) string {
-	s, _, _ := bytes.Cut(v, []byte{0})
-	return string(s)
-}
+func CString(v []byte) string { return unix.ByteSliceToString(v) }
 
-// refusal reads the payload of an NLMSG_ERROR or NLMSG_DONE; nil is an acknowledgement.
-func refusal(m Message) error {
-	if len(m.Payload) < 4 {
-		return nil
-	}
-	code := int32(binary.NativeEndian.Uint32(m.Payload))
+// refusal reads an NLMSG_ERROR or NLMSG_DONE; nil is an acknowledgement.
+func refusal(m syscall.NetlinkMessage) error {
+	code := int32(Uint32(m.Data))
 	if code == 0 {
 		return nil
 	}
 	e := &Error{Errno: unix.Errno(-code)}
-	rest := m.Payload[4:]
-	if m.Type == unix.NLMSG_ERROR {
+	if m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 {
+		return e
+	}
+	rest := m.Data[4:]
+	if m.Header.Type == unix.NLMSG_ERROR {
 		// With NETLINK_CAP_ACK only the header of the request is repeated before the attributes.
 		rest = rest[min(unix.SizeofNlMsghdr, len(rest)):]
 	}
-	if m.Flags&unix.NLM_F_ACK_TLVS != 0 {
-		Attributes(rest, func(typ uint16, v []byte) {
-			if typ == unix.NLMSGERR_ATTR_MSG {
-				e.Text = CString(v)
-			}
-		})
-	}
+	Attributes(rest, func(typ uint16, v []byte) {
+		if typ == unix.NLMSGERR_ATTR_MSG {
+			e.Text = CString(v)
+		}
+	})
 	return e
 }
-
-func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
@@ -61,7 +62,7 @@ func TestErrorsBelongToTheirRequests(t *testing.T) {
 		t.Fatalf("%d routes", got)
 	}
 	// Nothing but failures, every one of which is a reply.
-	b.Reset()
+	b = rtnl.Batch{}
 	for i := range n {
 		blackhole(&b, unix.RTM_DELROUTE, 0, 1<<20+i)
 	}
@@ -81,6 +82,32 @@ func TestKernelsWordsAreKept(t *testing.T) {
 	var refused *rtnl.Error
 	if !errors.As(err, &refused) || refused.Text == "" {
 		t.Fatalf("%v", err)
+	}
+}
+
+// The library's own Execute panics on this answer.
+func TestDumpThatFails(t *testing.T) {
+	c := open(t)
+	var b rtnl.Batch
+	b.Begin(unix.RTM_GETROUTE, 0)
+	b.Route(rtnl.RouteHeader{Family: unix.AF_INET, Table: 4242})
+	b.Uint32(unix.RTA_TABLE, 4242)
+	err := c.Dump(&b, func() {}, func(rtnl.Message) { t.Error("route in a table that is not there") })
+	var refused *rtnl.Error
+	if !errors.As(err, &refused) || !errors.Is(err, unix.ENOENT) || refused.Text == "" {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestInterruptedDumpsStartAgain(t *testing.T) {
+	tries := 0
+	if err := rtnl.Uninterrupted(func() error {
+		if tries++; tries < 3 {
+			return nl.ErrDumpInterrupted
+		}
+		return unix.ENOENT
+	}); tries != 3 || !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%d tries: %v", tries, err)
 	}
 }
 
@@ -124,16 +151,15 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-func FuzzMessages(f *testing.F) {
-	f.Add([]byte{16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
-	f.Add([]byte{24, 0, 0, 0, 2, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 1, 2, 3, 4})
+func FuzzAttributes(f *testing.F) {
+	f.Add([]byte{8, 0, 1, 0, 1, 2, 3, 4})
+	f.Add([]byte{5, 0, 1, 128, 1}) // not padded
+	f.Add([]byte{3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		rtnl.Messages(in, func(m rtnl.Message) {
-			rtnl.Attributes(m.Payload, func(_ uint16, v []byte) {
-				rtnl.Uint32(v)
-				rtnl.Addr(v)
-				rtnl.CString(v)
-			})
+		rtnl.Attributes(in, func(_ uint16, v []byte) {
+			rtnl.Uint32(v)
+			rtnl.Addr(v)
+			rtnl.CString(v)
 		})
 	})
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // Within runs fn on the calling goroutine's thread inside the network namespace that fd refers to, and brings the
-// thread back. Goroutines fn starts are outside it. A thread that cannot be brought back is not reused.
+// thread back. Goroutines fn starts are outside it. A thread that cannot be brought back is not reused; the library's
+// functions that end in At would go on with it.
 func Within(fd int, fn func() error) error {
 	runtime.LockOSThread()
 	home, err := ThreadNamespace()
