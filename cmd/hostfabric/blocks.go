@@ -26,13 +26,13 @@ func newBlocksCommand() *cobra.Command {
 }
 
 func printBlocks(r *apiv1.ListBlocksResponse, p *printer) {
-	p.header("BLOCK", "SOURCE", "SIZE", "LEASED", "QUARANTINED", "FREE", "COVER", "ANNOUNCED")
+	p.header("BLOCK", "SOURCE", "SIZE", "LEASED", "QUARANTINED", "RESERVED", "FREE", "COVER", "ANNOUNCED")
 	for _, b := range r.GetBlocks() {
 		announced := judged("yes", true)
 		if !b.GetAnnounced() {
 			announced = judged("no", false)
 		}
-		p.row(text(b.GetPrefix()), text(b.GetSource()), text(b.GetSize()), text(b.GetLeased()), text(b.GetQuarantined()),
+		p.row(text(b.GetPrefix()), text(b.GetSource()), text(b.GetSize()), text(b.GetLeased()), text(b.GetQuarantined()), text(b.GetReserved()),
 			text(b.GetFree()), text(dash(b.GetCover())), announced)
 	}
 }

@@ -90,13 +90,13 @@ fe80::1%eth0  -     65001       active       -       0         0         0      
 		{
 			name: "blocks", args: []string{"blocks"}, asked: &apiv1.ListBlocksRequest{},
 			answer: &apiv1.ListBlocksResponse{Blocks: []*apiv1.Block{
-				{Prefix: "10.64.0.0/26", Source: "static", Size: "63", Leased: 3, Quarantined: 1, Free: "59", Announced: true, Cover: "10.64.0.0/26"},
+				{Prefix: "10.64.0.0/26", Source: "static", Size: "64", Leased: 3, Quarantined: 1, Reserved: 1, Free: "59", Announced: true, Cover: "10.64.0.0/26"},
 				{Prefix: "fd00:64::/64", Source: "static", Size: "18446744073709551615", Free: "18446744073709551615"},
 			}},
 			table: `
-BLOCK         SOURCE  SIZE                  LEASED  QUARANTINED  FREE                  COVER         ANNOUNCED
-10.64.0.0/26  static  63                    3       1            59                    10.64.0.0/26  yes
-fd00:64::/64  static  18446744073709551615  0       0            18446744073709551615  -             no
+BLOCK         SOURCE  SIZE                  LEASED  QUARANTINED  RESERVED  FREE                  COVER         ANNOUNCED
+10.64.0.0/26  static  64                    3       1            1         59                    10.64.0.0/26  yes
+fd00:64::/64  static  18446744073709551615  0       0            0         18446744073709551615  -             no
 `,
 		},
 		{

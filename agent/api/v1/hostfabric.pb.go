@@ -1232,7 +1232,8 @@ type Block struct {
 	Quarantined   uint64                 `protobuf:"varint,5,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
 	Free          string                 `protobuf:"bytes,6,opt,name=free,proto3" json:"free,omitempty"` // decimal
 	Announced     bool                   `protobuf:"varint,7,opt,name=announced,proto3" json:"announced,omitempty"`
-	Cover         string                 `protobuf:"bytes,8,opt,name=cover,proto3" json:"cover,omitempty"` // the announced prefix that contains the block
+	Cover         string                 `protobuf:"bytes,8,opt,name=cover,proto3" json:"cover,omitempty"`        // the announced prefix that contains the block
+	Reserved      uint64                 `protobuf:"varint,9,opt,name=reserved,proto3" json:"reserved,omitempty"` // never leased, such as the host's own address
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1321,6 +1322,13 @@ func (x *Block) GetCover() string {
 		return x.Cover
 	}
 	return ""
+}
+
+func (x *Block) GetReserved() uint64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
 }
 
 type ListLeasesRequest struct {
@@ -1844,7 +1852,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\vdescription\x18\r \x01(\tR\vdescription\"\x13\n" +
 	"\x11ListBlocksRequest\"B\n" +
 	"\x12ListBlocksResponse\x12,\n" +
-	"\x06blocks\x18\x01 \x03(\v2\x14.hostfabric.v1.BlockR\x06blocks\"\xcd\x01\n" +
+	"\x06blocks\x18\x01 \x03(\v2\x14.hostfabric.v1.BlockR\x06blocks\"\xe9\x01\n" +
 	"\x05Block\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1853,7 +1861,8 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\vquarantined\x18\x05 \x01(\x04R\vquarantined\x12\x12\n" +
 	"\x04free\x18\x06 \x01(\tR\x04free\x12\x1c\n" +
 	"\tannounced\x18\a \x01(\bR\tannounced\x12\x14\n" +
-	"\x05cover\x18\b \x01(\tR\x05cover\"P\n" +
+	"\x05cover\x18\b \x01(\tR\x05cover\x12\x1a\n" +
+	"\breserved\x18\t \x01(\x04R\breserved\"P\n" +
 	"\x11ListLeasesRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"B\n" +
