@@ -19,8 +19,8 @@ demo: build
 # The race detector needs cgo. The labs run one after another, and after the rest: they measure losses on a machine
 # that should have nothing else to do.
 test: deps lint build
-	CGO_ENABLED=1 go test -race -timeout 15m $$(go list ./... | grep -v /lab/)
-	CGO_ENABLED=1 go test -race -timeout 15m -p 1 ./lab/...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 15m $$(go list ./... | grep -v /lab/)
+	CGO_ENABLED=1 go test -race -count=1 -timeout 15m -p 1 ./lab/...
 
 deps:
 	lab/deps.sh $(TOOLS)

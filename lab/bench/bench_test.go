@@ -1,0 +1,105 @@
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hostfabric/hostfabric/lab/bench"
+	"github.com/hostfabric/hostfabric/lab/binaries"
+	"github.com/hostfabric/hostfabric/lab/netns/nstest"
+)
+
+var programs = map[string]string{"hostfabric": "", "hostfabric-cni": "", "hostfabric-lab": ""}
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		for name := range programs {
+			path, cleanup, err := binaries.Find(context.Background(), name)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			defer cleanup()
+			programs[name] = path
+		}
+		return m.Run()
+	}())
+}
+
+// TestBenchmarks runs every benchmark in small, for its form and for the figures that are counts.
+func TestBenchmarks(t *testing.T) {
+	nstest.RequireRoot(t)
+	plugins, err := filepath.Abs("../../build/tools")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(plugins, "ptp")); err != nil {
+		t.Fatalf("%v: run `make deps`", err)
+	}
+	opts := bench.Options{
+		Agent: programs["hostfabric"], Shim: programs["hostfabric-cni"], Lab: programs["hostfabric-lab"], Plugins: plugins,
+		Hosts: 3, Containers: 4, Cycles: 50, Iterations: 5,
+	}
+	var results []bench.Result
+	for _, b := range bench.All {
+		r, err := b.Run(t.Context(), opts)
+		if err != nil {
+			t.Fatalf("%s: %v", b.Name, err)
+		}
+		if r.Name != b.Name || r.Unit == "" || r.Target == "" || r.Conditions == "" {
+			t.Errorf("%s: incomplete result %+v", b.Name, r)
+		}
+		switch r.Name {
+		case "tor.table":
+			if r.Value != 3 || *r.BaselineValue != 12 {
+				t.Errorf("tor.table is %v of %v, want 3 of 12", r.Value, *r.BaselineValue)
+			}
+		case "tor.churn":
+			if r.Value != 0 {
+				t.Errorf("tor.churn is %v, want 0", r.Value)
+			}
+		default:
+			if r.Value <= 0 {
+				t.Errorf("%s is %v", r.Name, r.Value)
+			}
+		}
+		results = append(results, r)
+	}
+	var table bytes.Buffer
+	if err := bench.Print(&table, results); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + table.String())
+	if lines := strings.Count(table.String(), "\n"); lines != len(results)+1 {
+		t.Errorf("the table has %d lines for %d results", lines, len(results))
+	}
+}
+
+func TestResultForm(t *testing.T) {
+	out, err := json.Marshal(bench.Result{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"name":"","unit":"","value":0,"p99":null,"baseline":"","baseline_value":null,"ratio":null,"target":"","conditions":""}`
+	if string(out) != want {
+		t.Errorf("a result is %s, want %s", out, want)
+	}
+}
+
+func TestSelect(t *testing.T) {
+	if all, err := bench.Select(nil); err != nil || len(all) != len(bench.All) {
+		t.Errorf("no name selects %d, %v", len(all), err)
+	}
+	if one, err := bench.Select([]string{"memory.idle"}); err != nil || len(one) != 1 || one[0].Name != "memory.idle" {
+		t.Errorf("memory.idle selects %v, %v", one, err)
+	}
+	if _, err := bench.Select([]string{"nothing"}); err == nil || !strings.Contains(err.Error(), "tor.table") {
+		t.Errorf("an unknown name: %v, want the known ones listed", err)
+	}
+}
