@@ -2,34 +2,21 @@ package bench_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/hostfabric/hostfabric/lab/bench"
-	"github.com/hostfabric/hostfabric/lab/binaries"
+	"github.com/hostfabric/hostfabric/lab/binaries/binariestest"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 )
 
-var programs = map[string]string{"hostfabric": "", "hostfabric-cni": "", "hostfabric-lab": ""}
+var programs struct{ agent, shim, lab string }
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		for name := range programs {
-			path, cleanup, err := binaries.Find(context.Background(), name)
-			if err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-			defer cleanup()
-			programs[name] = path
-		}
-		return m.Run()
-	}())
+	binariestest.Main(m, map[string]*string{"hostfabric": &programs.agent, "hostfabric-cni": &programs.shim, "hostfabric-lab": &programs.lab})
 }
 
 // TestBenchmarks runs every benchmark in small, for its form and for the figures that are counts.
@@ -43,7 +30,7 @@ func TestBenchmarks(t *testing.T) {
 		t.Fatalf("%v: run `make deps`", err)
 	}
 	opts := bench.Options{
-		Agent: programs["hostfabric"], Shim: programs["hostfabric-cni"], Lab: programs["hostfabric-lab"], Plugins: plugins,
+		Agent: programs.agent, Shim: programs.shim, Lab: programs.lab, Plugins: plugins,
 		Hosts: 3, Containers: 4, Cycles: 50, Iterations: 5,
 	}
 	var results []bench.Result

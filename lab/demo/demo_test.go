@@ -2,15 +2,13 @@ package demo_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/hostfabric/hostfabric/lab/binaries"
+	"github.com/hostfabric/hostfabric/lab/binaries/binariestest"
 	"github.com/hostfabric/hostfabric/lab/demo"
 	"github.com/hostfabric/hostfabric/lab/fabric"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
@@ -21,18 +19,7 @@ import (
 var programs struct{ agent, lab string }
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		for name, path := range map[string]*string{"hostfabric": &programs.agent, "hostfabric-lab": &programs.lab} {
-			found, cleanup, err := binaries.Find(context.Background(), name)
-			if err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-			defer cleanup()
-			*path = found
-		}
-		return m.Run()
-	}())
+	binariestest.Main(m, map[string]*string{"hostfabric": &programs.agent, "hostfabric-lab": &programs.lab})
 }
 
 func run(t *testing.T, shape fabric.Shape, cycles int) *demo.Report {

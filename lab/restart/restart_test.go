@@ -3,9 +3,7 @@ package restart_test
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,7 +13,7 @@ import (
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
-	"github.com/hostfabric/hostfabric/lab/binaries"
+	"github.com/hostfabric/hostfabric/lab/binaries/binariestest"
 	"github.com/hostfabric/hostfabric/lab/fabric"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 	"github.com/hostfabric/hostfabric/lab/probe"
@@ -26,18 +24,7 @@ import (
 var programs struct{ agent, lab string }
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		for name, path := range map[string]*string{"hostfabric": &programs.agent, "hostfabric-lab": &programs.lab} {
-			found, cleanup, err := binaries.Find(context.Background(), name)
-			if err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-			defer cleanup()
-			*path = found
-		}
-		return m.Run()
-	}())
+	binariestest.Main(m, map[string]*string{"hostfabric": &programs.agent, "hostfabric-lab": &programs.lab})
 }
 
 // rig is a rack of two hosts with traffic between a container on each.
