@@ -17,6 +17,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/ipam/static"
 	"github.com/hostfabric/hostfabric/routes"
@@ -333,6 +334,42 @@ func TestHealthGate(t *testing.T) {
 	r.table.failing = routes.Blocks
 	r.table.mu.Unlock()
 	eventually(t, "nothing is announced without discard routes", announces("[]"))
+}
+
+func TestStatusNamesWhatReachesNobody(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26", "fd00:64::/64")
+	eventually(t, "all is well", func() bool { s := r.Status(t.Context()); return len(s.Announced) == 2 && len(s.Problems) == 0 })
+	r.speaker.mu.Lock()
+	r.speaker.deaf = bgp.IPv6
+	r.speaker.mu.Unlock()
+	if problems := r.Status(t.Context()).Problems; len(problems) != 1 || !strings.Contains(problems[0], "fd00:64::/64 is announced to no peer") {
+		t.Errorf("problems %q, want the IPv6 block named", problems)
+	}
+}
+
+func TestStatusNamesLeasesOutsideTheBlocks(t *testing.T) {
+	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
+	first := newRig(t, file, wirer, "10.64.0.0/26")
+	first.attach(t, "web")
+	first.stop()
+	second := newRig(t, file, wirer, "10.64.0.64/26")
+	if problems := strings.Join(second.Status(t.Context()).Problems, "\n"); !strings.Contains(problems, "1 leases are outside") {
+		t.Errorf("problems %q, want the lease of the removed block named", problems)
+	}
+}
+
+func TestOversizedRequestIsNotEchoed(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	q := request(strings.Repeat("x", 1<<20))
+	if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrInvalid) || len(err.Error()) > 500 {
+		t.Errorf("a container ID of 1 MiB: error of %d bytes", len(fmt.Sprint(err)))
+	}
+	q = request("web")
+	q.Netns = "/" + strings.Repeat("x", 1<<20)
+	if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrNetns) || len(err.Error()) > 500 {
+		t.Errorf("a namespace path of 1 MiB: error of %d bytes", len(fmt.Sprint(err)))
+	}
+	r.nothingLeft(t)
 }
 
 func TestManyAtOnceNeverShareAnAddress(t *testing.T) {

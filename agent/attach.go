@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -250,7 +253,7 @@ var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,127}$`)
 
 func (k Key) validate() error {
 	if !containerID.MatchString(k.ContainerID) {
-		return fmt.Errorf("%w: container ID %q: want 1 to 128 of a-z A-Z 0-9 _ . -, starting with a letter or digit", ErrInvalid, k.ContainerID)
+		return fmt.Errorf("%w: container ID %.64q: want 1 to 128 of a-z A-Z 0-9 _ . -, starting with a letter or digit", ErrInvalid, k.ContainerID)
 	}
 	if err := endpoint.ValidateLinkName(k.Interface); err != nil {
 		return fmt.Errorf("%w: interface: %w", ErrInvalid, err)
@@ -259,8 +262,8 @@ func (k Key) validate() error {
 }
 
 func validNetns(path string) error {
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("%w: namespace path %q: want an absolute path such as /run/netns/NAME", ErrNetns, path)
+	if !filepath.IsAbs(path) || len(path) > unix.PathMax || strings.ContainsRune(path, 0) {
+		return fmt.Errorf("%w: namespace path %.128q: want an absolute path such as /run/netns/NAME", ErrNetns, path)
 	}
 	return nil
 }

@@ -198,6 +198,7 @@ func (t *fakeTable) prefixes(owner routes.Owner) []string {
 type fakeSpeaker struct {
 	mu        sync.Mutex
 	announced []netip.Prefix
+	deaf      bgp.Family // announcements of this family reach no peer
 }
 
 func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error {
@@ -217,7 +218,15 @@ func (s *fakeSpeaker) Announced(context.Context) ([]netip.Prefix, error) {
 }
 
 func (s *fakeSpeaker) Peers(context.Context) ([]bgp.PeerStatus, error) {
-	return []bgp.PeerStatus{{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished}}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	peer := bgp.PeerStatus{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished}
+	for _, p := range s.announced {
+		if f := bgp.FamilyOf(p.Addr()); f != s.deaf {
+			peer.Families = append(peer.Families, bgp.FamilyStatus{Family: f, Advertised: 1})
+		}
+	}
+	return []bgp.PeerStatus{peer}, nil
 }
 
 func (s *fakeSpeaker) Status() bgp.Status { return bgp.Status{Connected: true, Version: "test"} }

@@ -67,6 +67,9 @@ func (a *Agent) Status(ctx context.Context) Status {
 			s.problem("route %s (%s) failed: %v", r.Route.Prefix, r.Owner, r.Err)
 		}
 	}
+	if n := a.strayLeases(); n > 0 {
+		s.problem("%d leases are outside this host's blocks: nobody announces their addresses", n)
+	}
 	if err := a.leases.Err(); err != nil {
 		s.problem("lease file: %v", err)
 	}
@@ -95,11 +98,42 @@ func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
 	if err := errors.Join(err, annErr); err != nil {
 		s.problem("the speaker process does not answer: %v", err)
 	}
+	s.checkAnnounced()
 	for _, p := range s.Peers {
 		if p.State != bgp.StateEstablished {
 			s.problem("peer %s (AS%d) is %s%s", p.Address, p.ASN, p.State, because(p.LastDown))
 		}
 	}
+}
+
+// checkAnnounced looks whether what the speaker originates reaches anybody: an IPv6 prefix does not cross an IPv4
+// session while the uplink has no IPv6 address to be the next hop.
+func (s *Status) checkAnnounced() {
+	if s.PeersEstablished() == 0 {
+		return // each peer is a problem already
+	}
+	reaches := make(map[bgp.Family]bool)
+	for _, p := range s.Peers {
+		for _, f := range p.Families {
+			reaches[f.Family] = reaches[f.Family] || p.State == bgp.StateEstablished && f.Advertised > 0
+		}
+	}
+	for _, prefix := range s.Announced {
+		if !reaches[bgp.FamilyOf(prefix.Addr())] {
+			s.problem("block %s is announced to no peer: does the uplink have an address of its family?", prefix)
+		}
+	}
+}
+
+// strayLeases counts leases whose block was taken from the configuration.
+func (a *Agent) strayLeases() int {
+	n := 0
+	for _, l := range a.leases.Leases() {
+		if !l.Block.IsValid() {
+			n++
+		}
+	}
+	return n
 }
 
 func because(reason string) string {
@@ -174,5 +208,5 @@ func (a *Agent) Leases() []Lease {
 	return out
 }
 
-// Routes lists the desired routes and what the kernel made of them.
-func (a *Agent) Routes() []routes.Status { return a.table.Status() }
+// Routes lists the desired routes of the given owners, or of all, and what the kernel made of them.
+func (a *Agent) Routes(of ...routes.Owner) []routes.Status { return a.table.Status(of...) }

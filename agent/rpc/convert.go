@@ -29,9 +29,9 @@ func statusResponse(s agent.Status) *apiv1.GetStatusResponse {
 			Connected: s.Speaker.Connected, Version: s.Speaker.Version, Pid: int32(s.Speaker.PID), Since: timestamp(s.Speaker.Since),
 		},
 		PeersEstablished: uint32(s.PeersEstablished()), PeersTotal: uint32(len(s.Peers)),
-		Endpoints: uint64(s.Endpoints), Leases: uint64(s.Leases), Announced: texts(s.Announced),
+		Endpoints: uint32(s.Endpoints), Leases: uint32(s.Leases), Announced: texts(s.Announced),
 		BudgetIpv4: uint32(s.BudgetIPv4), BudgetIpv6: uint32(s.BudgetIPv6),
-		RoutesInstalled: uint64(s.RoutesInstalled), RoutesFailed: uint64(s.RoutesFailed), Mtu: uint32(s.MTU),
+		RoutesInstalled: uint32(s.RoutesInstalled), RoutesFailed: uint32(s.RoutesFailed), Mtu: uint32(s.MTU),
 	}
 }
 
@@ -39,23 +39,23 @@ func peer(p bgp.PeerStatus) *apiv1.Peer {
 	out := &apiv1.Peer{
 		Address: p.Address.WithZone("").String(), Interface: p.Address.Zone(), Asn: p.ASN, State: p.State, Description: p.Description,
 		HoldTimeSeconds: uint32(p.HoldTime / time.Second), Reason: p.LastDown,
-		UpdatesSent: p.Sent.Update, UpdatesReceived: p.Received.Update,
+		UpdatesSent: uint32(p.Sent.Update), UpdatesReceived: uint32(p.Received.Update),
 	}
 	if p.State == bgp.StateEstablished {
 		out.Uptime = durationpb.New(time.Since(p.Since).Truncate(time.Second))
 		out.Reason = ""
 	}
 	for _, f := range p.Families {
-		out.PrefixesReceived += f.Received
-		out.PrefixesAccepted += f.Accepted
-		out.PrefixesAdvertised += f.Advertised
+		out.PrefixesReceived += uint32(f.Received)
+		out.PrefixesAccepted += uint32(f.Accepted)
+		out.PrefixesAdvertised += uint32(f.Advertised)
 	}
 	return out
 }
 
 func block(b agent.Block) *apiv1.Block {
 	return &apiv1.Block{
-		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Size: b.Size.String(), Leased: b.Leased, Quarantined: b.Quarantined, Reserved: b.Reserved,
+		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Size: b.Size.String(), Leased: uint32(b.Leased), Quarantined: uint32(b.Quarantined), Reserved: uint32(b.Reserved),
 		Free: b.Free.String(), Announced: b.Announced, Cover: prefix(b.Cover),
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/routes"
 )
 
 // Server answers the API.
@@ -149,11 +150,17 @@ func (s *Server) ListLeases(_ context.Context, r *apiv1.ListLeasesRequest) (*api
 
 // ListRoutes implements hostfabric.v1.
 func (s *Server) ListRoutes(_ context.Context, r *apiv1.ListRoutesRequest) (*apiv1.ListRoutesResponse, error) {
+	var owners []routes.Owner
+	switch owner := routes.Owner(r.GetOwner()); owner {
+	case "":
+	case routes.Blocks, routes.Endpoints, routes.Fabric:
+		owners = append(owners, owner)
+	default:
+		return nil, status.Errorf(codes.InvalidArgument, "owner %.64q: want blocks, endpoints or fabric", owner)
+	}
 	resp := &apiv1.ListRoutesResponse{}
-	for _, rt := range s.agent.Routes() {
-		if r.GetOwner() == "" || r.GetOwner() == string(rt.Owner) {
-			resp.Routes = append(resp.Routes, route(rt))
-		}
+	for _, rt := range s.agent.Routes(owners...) {
+		resp.Routes = append(resp.Routes, route(rt))
 	}
 	return resp, nil
 }
@@ -163,7 +170,7 @@ func parseAddrs(in []string) ([]netip.Addr, error) {
 	for _, s := range in {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return nil, fmt.Errorf("%w: address %q is not an IPv4 or IPv6 address", agent.ErrInvalid, s)
+			return nil, fmt.Errorf("%w: address %.64q is not an IPv4 or IPv6 address", agent.ErrInvalid, s)
 		}
 		addrs = append(addrs, a.Unmap())
 	}

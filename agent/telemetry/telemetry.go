@@ -29,8 +29,30 @@ type Source interface {
 	Counters() agent.Counters
 }
 
-// Listen opens the listener for Serve. A unix socket left by a dead agent is replaced.
-func Listen(network, address string) (net.Listener, error) {
+// retryListen is how often a listener that could not be opened is tried again.
+const retryListen = 5 * time.Second
+
+// Run answers /metrics and /healthz at an address until ctx ends. One that is taken is tried again: containers do not
+// wait for metrics.
+func Run(ctx context.Context, network, address string, src Source, log *slog.Logger) error {
+	tick := time.NewTicker(retryListen)
+	defer tick.Stop()
+	for {
+		l, err := listen(network, address)
+		if err == nil {
+			return serve(ctx, l, src, log)
+		}
+		log.Error("no metrics, will be retried", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// listen opens the listener. A unix socket left by a dead agent is replaced.
+func listen(network, address string) (net.Listener, error) {
 	if network == "unix" {
 		if err := os.Remove(address); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("metrics.listen: %w", err)
@@ -43,8 +65,7 @@ func Listen(network, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers /metrics and /healthz on the listener until ctx ends.
-func Serve(ctx context.Context, l net.Listener, src Source, log *slog.Logger) error {
+func serve(ctx context.Context, l net.Listener, src Source, log *slog.Logger) error {
 	s := &http.Server{Handler: Handler(src), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()

@@ -55,7 +55,7 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Containers, "containers", 200, "containers on each of them")
 	fs.IntVar(&o.Cycles, "cycles", 100_000, "attach/detach cycles of tor.churn")
 	fs.IntVar(&o.Iterations, "iterations", 200, "CNI ADDs of attach.cni.*")
-	fs.StringVar(&o.Plugins, "plugins", "build/tools", "directory with the CNI plugins ptp and host-local (`make deps` installs them)")
+	fs.StringVar(&o.Plugins, "plugins", "build/tools", "directory with the CNI plugins ptp and host-local; make deps installs them")
 	fs.BoolVar(&asJSON, "json", false, "print one JSON array on stdout")
 	return cmd
 }

@@ -40,6 +40,11 @@ func addNameFlag(cmd *cobra.Command, shape *fabric.Shape) {
 // options resolves the programs to run; cleanup removes what had to be built.
 func (o *shapeOptions) options(ctx context.Context) (opts fabric.Options, cleanup func(), err error) {
 	o.shape.Tor = tor.Kind(o.tor)
+	for name, value := range map[string]int{"racks": o.shape.Racks, "hosts": o.shape.Hosts, "containers": o.shape.Containers} {
+		if value < 1 {
+			return opts, nil, fmt.Errorf("--%s %d: want at least 1", name, value)
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return opts, nil, fmt.Errorf("find our own binary: %w", err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent/cni"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/rpc"
 	"github.com/hostfabric/hostfabric/agent/telemetry"
 )
@@ -41,6 +44,7 @@ touches no container and no BGP session.`,
 
 func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) error {
 	log := newLogger(cfg.Log)
+	defer ignoreHangup(log)()
 	r, err := newRooms(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -49,6 +53,10 @@ func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) err
 	f, err := listenFronts(cfg, log)
 	if err != nil {
 		return err
+	}
+	// The last step that can fail, and the first that shows on the host's interfaces.
+	if err := endpoint.SetHostAddresses(cfg.HostAddresses()); err != nil {
+		return errors.Join(err, f.close())
 	}
 	err = serve(ctx, cfg, r, f, externalSpeaker, log)
 	notify(log, daemon.SdNotifyStopping)
@@ -70,8 +78,8 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})
-	if f.metrics != nil {
-		front.Go(func() error { return telemetry.Serve(ctx, f.metrics, r.agent, log) })
+	if l := cfg.Metrics.Listen; !l.IsZero() {
+		front.Go(func() error { return telemetry.Run(ctx, l.Network, l.Address, r.agent, log) })
 	}
 	front.Go(func() error {
 		select {
@@ -104,4 +112,23 @@ func newLogger(c config.Log) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+// ignoreHangup keeps a SIGHUP, which many send for a reload, from ending a process that containers depend on. The
+// returned function lets it through again.
+func ignoreHangup(log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				log.Warn("SIGHUP is ignored: this version does not reload, restart the process to apply a new configuration")
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(hangups); close(done) }
 }

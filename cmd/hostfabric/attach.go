@@ -16,7 +16,7 @@ func newAttachCommand() *cobra.Command {
 		Use:     "attach CONTAINER-ID NETNS-PATH",
 		Short:   "Connect a container's network namespace to the fabric",
 		Example: "  hostfabric attach web1 /run/netns/web1\n  hostfabric attach web1 /run/netns/web1 --address 10.64.0.7 --mtu 9000",
-		Args:    cobra.ExactArgs(2),
+		Args:    exactArgs("CONTAINER-ID", "NETNS-PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.ContainerId, req.Netns = args[0], args[1]
 			ask := func(ctx context.Context, c apiv1.HostfabricClient) (*apiv1.AttachResponse, error) {
@@ -25,7 +25,7 @@ func newAttachCommand() *cobra.Command {
 			return call(cmd, o, ask, printAttached)
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	cmd.Flags().StringVar(&req.Interface, "interface", "eth0", "name inside the container")
 	cmd.Flags().StringSliceVar(&req.Addresses, "address", nil, "wanted address, one a family; empty lets the agent choose")
 	cmd.Flags().Uint32Var(&req.Mtu, "mtu", 0, "bytes; 0 takes the uplink's")

@@ -21,7 +21,7 @@ func newBlocksCommand() *cobra.Command {
 			return call(cmd, o, ask, printBlocks)
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	return cmd
 }
 

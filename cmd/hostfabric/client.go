@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -25,11 +25,22 @@ type clientOptions struct {
 	output  outputFormat
 }
 
-func (o *clientOptions) AddFlags(fs *pflag.FlagSet) {
+func (o *clientOptions) AddFlags(cmd *cobra.Command) {
 	o.output = outputTable
+	fs := cmd.Flags()
 	fs.StringVar(&o.socket, "socket", defaultAPISocket, "unix socket of the agent's API")
 	fs.DurationVar(&o.timeout, "timeout", 10*time.Second, "give up after this long")
-	fs.VarP(&o.output, "output", "o", "table, json or yaml")
+	addOutputFlag(cmd, &o.output)
+}
+
+// exactArgs wants as many arguments as there are names, and says which are missing.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		return fmt.Errorf("want %s, got %s", strings.Join(names, " "), plural(len(args), "argument"))
+	}
 }
 
 // call asks the agent once and prints the answer in the wanted form.

@@ -14,7 +14,7 @@ func newDetachCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach CONTAINER-ID",
 		Short: "Take a container off the fabric",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactArgs("CONTAINER-ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.ContainerId = args[0]
 			ask := func(ctx context.Context, c apiv1.HostfabricClient) (*apiv1.DetachResponse, error) {
@@ -29,7 +29,7 @@ func newDetachCommand() *cobra.Command {
 			})
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	cmd.Flags().StringVar(&req.Interface, "interface", "eth0", "name inside the container")
 	return cmd
 }

@@ -22,7 +22,7 @@ func newLeasesCommand() *cobra.Command {
 			return call(cmd, o, ask, printLeases)
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	cmd.Flags().StringVar(&req.ContainerId, "container", "", "only this container ID")
 	cmd.Flags().StringVar(&req.Address, "address", "", "only this address")
 	return cmd

@@ -129,9 +129,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"status", "-o", "xml"}, `"xml" is not one of table, json, yaml`},
 		{[]string{"version", "-o", ""}, `"" is not one of table, json, yaml`},
 		{[]string{"nonsense"}, `unknown command "nonsense"`},
-		{[]string{"attach", "only-an-id"}, "accepts 2 arg(s), received 1"},
+		{[]string{"attach", "only-an-id"}, "want CONTAINER-ID NETNS-PATH, got 1 argument"},
 		{[]string{"attach", "id", "/run/netns/x", "--mtu=-1"}, `invalid argument "-1" for "--mtu"`},
-		{[]string{"detach"}, "accepts 1 arg(s), received 0"},
+		{[]string{"detach"}, "want CONTAINER-ID, got 0 arguments"},
 		{[]string{"peers", "--colour"}, "unknown flag: --colour"},
 	} {
 		if out, err := execute(t, tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) || out != "" {

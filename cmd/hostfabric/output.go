@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -34,23 +37,45 @@ func (f *outputFormat) Set(s string) error {
 	return fmt.Errorf("%q is not one of table, json, yaml", s)
 }
 
+func addOutputFlag(cmd *cobra.Command, f *outputFormat) {
+	cmd.Flags().VarP(f, "output", "o", "table, json or yaml")
+	complete(cmd, "output", string(outputTable), string(outputJSON), string(outputYAML))
+}
+
+// complete offers a flag's values to the shell.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	// It fails for a flag that the command does not have, or when called twice: a mistake of ours that tests show.
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err)
+	}
+}
+
 func print(w io.Writer, format outputFormat, msg proto.Message, table func(*printer)) error {
 	if format == outputTable {
 		p := &printer{w: w, color: isTerminal(w)}
 		table(p)
 		return p.flush()
 	}
-	out, err := protojson.MarshalOptions{Multiline: format == outputJSON, UseProtoNames: true, EmitUnpopulated: true}.Marshal(msg)
+	out, err := encode(format, msg)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	if format == outputYAML {
-		if out, err = yaml.JSONToYAML(out); err != nil {
-			return fmt.Errorf("encode answer: %w", err)
-		}
-	}
 	_, err = fmt.Fprintln(w, strings.TrimRight(string(out), "\n"))
 	return err
+}
+
+func encode(format outputFormat, msg proto.Message) ([]byte, error) {
+	out, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(msg)
+	if err != nil {
+		return nil, err
+	}
+	if format == outputYAML {
+		return yaml.JSONToYAML(out)
+	}
+	// protojson varies its white space from build to build, on purpose; scripts that compare or grep like it stable.
+	var stable bytes.Buffer
+	err = json.Indent(&stable, out, "", "  ")
+	return stable.Bytes(), err
 }
 
 func isTerminal(w io.Writer) bool {

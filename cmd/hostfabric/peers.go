@@ -21,7 +21,7 @@ func newPeersCommand() *cobra.Command {
 			return call(cmd, o, ask, printPeers)
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	return cmd
 }
 

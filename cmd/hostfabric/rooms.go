@@ -16,7 +16,6 @@ import (
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
-	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -34,6 +33,7 @@ type rooms struct {
 	table   *routes.Table
 	wirer   *endpoint.Wirer
 	uplinks *uplink.Watch
+	bgp     bgp.Config
 	speaker *bgp.Speaker
 	agent   *agent.Agent
 }
@@ -50,13 +50,16 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 	if r.leases, err = openLeases(ctx, cfg, log); err != nil {
 		return nil, err
 	}
-	if err := prepareHost(cfg); err != nil {
-		return nil, err
+	if cfg.ManageSysctls {
+		if err := sysctl.EnableForwarding(families(cfg)); err != nil {
+			return nil, err
+		}
 	}
-	bgpConfig, err := speakerConfig(cfg)
+	id, err := routerID(cfg)
 	if err != nil {
 		return nil, err
 	}
+	r.bgp = speakerConfig(cfg, id)
 	if r.fib, err = kernel.New(kernel.Options{Protocol: kernel.Protocol, Log: log.With("room", "kernel")}); err != nil {
 		return nil, err
 	}
@@ -68,11 +71,11 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 		return nil, err
 	}
 	r.speaker = newSpeaker(cfg, r.table, log)
-	if err := r.speaker.Configure(ctx, bgpConfig); err != nil {
+	if err := r.speaker.Configure(ctx, r.bgp); err != nil {
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
-	r.agent = agent.New(agentOptions(cfg, bgpConfig.RouterID, r.uplinks, log), r.leases, r.wirer, r.table, r.speaker)
+	r.agent = agent.New(agentOptions(cfg, id, r.uplinks, log), r.leases, r.wirer, r.table, r.speaker)
 	return r, nil
 }
 
@@ -82,6 +85,7 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, externalSpeaker bool
 	g.Go(func() error { return r.wirer.Run(ctx) })
 	g.Go(func() error { return r.uplinks.Run(ctx) })
 	g.Go(func() error { return r.speaker.Run(ctx) })
+	g.Go(func() error { return followUplinks(ctx, r.cfg, r.bgp, r.speaker, r.log) })
 	if externalSpeaker {
 		return nil
 	}
@@ -113,20 +117,9 @@ func (r *rooms) close() {
 	}
 }
 
-// prepareHost sets what the host needs to forward its containers' packets.
-func prepareHost(cfg *config.Config) error {
-	if cfg.ManageSysctls {
-		if err := sysctl.EnableForwarding(families(cfg)); err != nil {
-			return err
-		}
-	}
-	return endpoint.SetHostAddresses(cfg.HostAddresses())
-}
-
 // fronts are the listeners of the front-ends.
 type fronts struct {
 	api, cni net.Listener
-	metrics  net.Listener // nil where nothing is configured
 }
 
 func listenFronts(cfg *config.Config, log *slog.Logger) (_ *fronts, err error) {
@@ -142,17 +135,12 @@ func listenFronts(cfg *config.Config, log *slog.Logger) (_ *fronts, err error) {
 	if f.cni, err = listenUnix(cfg.CNISocket(), 0o600, -1); err != nil {
 		return nil, err
 	}
-	if l := cfg.Metrics.Listen; !l.IsZero() {
-		if f.metrics, err = telemetry.Listen(l.Network, l.Address); err != nil {
-			return nil, err
-		}
-	}
 	return f, nil
 }
 
 func (f *fronts) close() error {
 	var errs []error
-	for _, l := range []net.Listener{f.api, f.cni, f.metrics} {
+	for _, l := range []net.Listener{f.api, f.cni} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}

@@ -7,6 +7,8 @@ import (
 const (
 	defaultConfig    = "/etc/hostfabric/hostfabric.yaml"
 	defaultAPISocket = "/run/hostfabric/hostfabric.sock"
+
+	defaultSpeakerSocket = "/run/hostfabric/speaker/gobgp.sock"
 )
 
 func newRootCommand() *cobra.Command {

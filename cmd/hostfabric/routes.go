@@ -23,8 +23,9 @@ func newRoutesCommand() *cobra.Command {
 			return call(cmd, o, ask, printRoutes)
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	cmd.Flags().StringVar(&req.Owner, "owner", "", "only blocks, endpoints or fabric")
+	complete(cmd, "owner", "blocks", "endpoints", "fabric")
 	return cmd
 }
 

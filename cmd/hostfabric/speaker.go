@@ -1,13 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/bgp/server"
 )
 
@@ -21,7 +24,7 @@ type speakerOptions struct {
 func (o *speakerOptions) AddFlags(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&o.config, "config", "c", "", "configuration file to take socket, inspect and log-level from")
-	fs.StringVar(&o.server.Socket, "socket", "/run/hostfabric/speaker/gobgp.sock", "private unix socket for the agent, full rights")
+	fs.StringVar(&o.server.Socket, "socket", defaultSpeakerSocket, "private unix socket for the agent, full rights")
 	fs.StringSliceVar(&o.server.Inspect, "inspect", []string{"127.0.0.1:50051"}, "read-only listeners for the gobgp CLI: address:port or unix:///path")
 	fs.StringVar(&o.server.User, "user", "hostfabric", "whom to become when started as root")
 	fs.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -42,11 +45,38 @@ peers keep this host's routes under graceful restart. The --inspect listeners se
 			}
 			o.server.Version = version
 			o.server.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level})).With("process", "speaker")
+			defer ignoreHangup(o.server.Log)()
 			o.server.Ready = func() { notify(o.server.Log, daemon.SdNotifyReady) }
 			return server.Run(cmd.Context(), o.server)
 		},
 	}
 	o.AddFlags(cmd)
+	cmd.AddCommand(newSpeakerStopCommand())
+	return cmd
+}
+
+// newSpeakerStopCommand ends a speaker that an agent started, where no systemd unit does.
+func newSpeakerStopCommand() *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "stop",
+		Short: "End the speaker of an agent that has been stopped",
+		Long: `End the speaker. Its peers keep this host's routes for the graceful restart time, 120 s unless configured. An agent that
+still runs starts another speaker.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pid, err := supervisor.ListenerPID(socket)
+			if err != nil {
+				return fmt.Errorf("no speaker answers on %s: %w", socket, err)
+			}
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				return fmt.Errorf("end speaker process %d: %w", pid, err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "speaker process %d told to end\n", pid)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", defaultSpeakerSocket, "private unix socket of the speaker")
 	return cmd
 }
 

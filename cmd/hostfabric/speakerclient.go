@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,15 +27,8 @@ func newSpeaker(cfg *config.Config, table agent.RouteTable, log *slog.Logger) *b
 	return bgp.New(bgp.Options{Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm})
 }
 
-// speakerConfig is the BGP state this host wants.
-func speakerConfig(cfg *config.Config) (bgp.Config, error) {
-	routerID := cfg.RouterID
-	if !routerID.IsValid() {
-		var err error
-		if routerID, err = uplink.RouterID(peerAddresses(cfg), cfg.Blocks); err != nil {
-			return bgp.Config{}, err
-		}
-	}
+// speakerConfig is the BGP state this host wants, with the uplinks as they are now.
+func speakerConfig(cfg *config.Config, routerID netip.Addr) bgp.Config {
 	out := bgp.Config{
 		ASN: cfg.ASN, RouterID: routerID, Listen: cfg.BGP.Listen, ListenPort: cfg.BGP.Port, Multipath: cfg.BGP.Multipath,
 		GracefulRestart: bgp.GracefulRestart{
@@ -45,16 +41,73 @@ func speakerConfig(cfg *config.Config) (bgp.Config, error) {
 	}
 	out.Policy = policy
 	for _, p := range cfg.Peers {
-		peer := bgp.Peer{
+		out.Peers = append(out.Peers, bgp.Peer{
 			Address: p.Address, ASN: p.ASN, Description: p.Name, Password: string(p.Password), TTLSecurity: p.TTLSecurity, Passive: p.Passive,
-			HoldTime: cfg.Timers.Hold, Keepalive: cfg.Timers.Keepalive, ConnectRetry: cfg.Timers.ConnectRetry, MaxPrefixes: p.MaxPrefixes, LocalAddress: p.LocalAddress,
-		}
-		if link, err := uplink.To(p.Address); err == nil && p.Address.Is4() {
-			peer.NextHop6 = link.GlobalIPv6()
-		}
-		out.Peers = append(out.Peers, peer)
+			HoldTime: cfg.Timers.Hold, Keepalive: cfg.Timers.Keepalive, ConnectRetry: cfg.Timers.ConnectRetry,
+			MaxPrefixes: p.MaxPrefixes, LocalAddress: p.LocalAddress, NextHop6: nextHop6(p.Address),
+		})
 	}
-	return out, nil
+	return out
+}
+
+// nextHop6 is the next hop of our IPv6 prefixes on an IPv4 session: our address on its link. Zero while there is none.
+func nextHop6(peer netip.Addr) netip.Addr {
+	if !peer.Is4() {
+		return netip.Addr{}
+	}
+	link, err := uplink.To(peer)
+	if err != nil {
+		return netip.Addr{} // not up yet; followUplinks looks again
+	}
+	return link.GlobalIPv6()
+}
+
+// uplinkPoll is how soon an uplink's new address is announced as a next hop.
+const uplinkPoll = time.Second
+
+// followUplinks tells the speaker when the next hops change: an agent may be up before its uplinks are.
+func followUplinks(ctx context.Context, cfg *config.Config, have bgp.Config, speaker *bgp.Speaker, log *slog.Logger) error {
+	tick := time.NewTicker(uplinkPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		want := speakerConfig(cfg, have.RouterID)
+		if slices.EqualFunc(want.Peers, have.Peers, func(x, y bgp.Peer) bool { return x.NextHop6 == y.NextHop6 }) {
+			continue
+		}
+		if err := speaker.Configure(ctx, want); err != nil {
+			log.Warn("changed uplinks not accepted by the speaker, will be retried", "err", err)
+			continue
+		}
+		log.Info("uplinks changed: the speaker has the new next hops")
+		have = want
+	}
+}
+
+// routerID is the configured BGP identifier, or the one derived at the first start: a host that gets another address
+// must not reset its sessions for it. Remove the file to have it derived again.
+func routerID(cfg *config.Config) (netip.Addr, error) {
+	if cfg.RouterID.IsValid() {
+		return cfg.RouterID, nil
+	}
+	file := filepath.Join(cfg.StateDir, "router-id")
+	if text, err := os.ReadFile(file); err == nil {
+		if id, err := netip.ParseAddr(strings.TrimSpace(string(text))); err == nil && id.Is4() {
+			return id, nil
+		}
+	}
+	id, err := uplink.RouterID(peerAddresses(cfg), cfg.Blocks)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if err := os.WriteFile(file, []byte(id.String()+"\n"), 0o644); err != nil {
+		return netip.Addr{}, fmt.Errorf("keep the derived router ID: %w", err)
+	}
+	return id, nil
 }
 
 func speakerArgv(cfg *config.Config) ([]string, error) {

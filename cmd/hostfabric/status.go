@@ -24,7 +24,7 @@ func newStatusCommand() *cobra.Command {
 			return call(cmd, o, ask, printStatus)
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o.AddFlags(cmd)
 	return cmd
 }
 

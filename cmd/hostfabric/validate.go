@@ -35,7 +35,7 @@ func (o *configOptions) AddFlags(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&o.path, "config", "c", defaultConfig, "configuration file")
 	for key, standard := range config.Keys() {
-		fs.String(config.FlagName(key), "", fmt.Sprintf("overrides %s (%s)", key, standard))
+		fs.String(config.FlagName(key), "", "overrides "+key)
 		cmd.Flag(config.FlagName(key)).DefValue = standard
 	}
 }

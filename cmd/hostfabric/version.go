@@ -32,7 +32,7 @@ func newVersionCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().VarP(&format, "output", "o", "table, json or yaml")
+	addOutputFlag(cmd, &format)
 	return cmd
 }
 

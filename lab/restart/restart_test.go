@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -35,10 +36,13 @@ type rig struct {
 	victim     fabric.Host // whose processes are killed
 }
 
-func newRig(t *testing.T, kind tor.Kind) *rig {
+func newRig(t *testing.T, kind tor.Kind) *rig { return newRigOf(t, fabric.Shape{Tor: kind}) }
+
+func newRigOf(t *testing.T, shape fabric.Shape) *rig {
 	t.Helper()
 	nstest.RequireRoot(t)
-	shape := fabric.Shape{Name: "rst" + string(kind), Dir: filepath.Join(fabric.DefaultDir, "r"), Racks: 1, Hosts: 2, Containers: 2, Tor: kind}
+	shape.Name, shape.Dir = "rst"+string(shape.Tor), filepath.Join(fabric.DefaultDir, "r") // short: unix sockets live below it
+	shape.Racks, shape.Hosts, shape.Containers = 1, 2, 2
 	lab, err := fabric.Up(t.Context(), fabric.Options{Shape: shape, Agent: programs.agent, Binary: programs.lab}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -257,6 +261,67 @@ func TestSpeakerDies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBothDie kills agent and speaker together: the next agent knows that peers may still hold this host's routes.
+func TestBothDie(t *testing.T) {
+	for _, kind := range []tor.Kind{tor.FRR, tor.BIRD} {
+		t.Run(string(kind), func(t *testing.T) {
+			r := newRig(t, kind)
+			r.unharmed(t, func() {
+				pid, err := r.lab.AgentPID(r.victim.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				kill(t, pid, syscall.SIGKILL)
+				kill(t, r.speakerPID(t), syscall.SIGKILL)
+				eventually(t, "the agent has ended", func() bool { _, err := r.lab.AgentPID(r.victim.Name); return err != nil })
+				if err := r.lab.StartAgent(r.victim.Name, programs.agent); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the sessions are back", r.ready(t))
+			})
+		})
+	}
+}
+
+// TestUplinkGetsItsAddressLate takes the IPv6 addresses of the uplinks away while an agent starts: the status says that
+// the IPv6 block reaches nobody, and it is announced once they are back.
+func TestUplinkGetsItsAddressLate(t *testing.T) {
+	r := newRigOf(t, fabric.Shape{Tor: tor.FRR, IPv6: true})
+	block := r.victim.Blocks[1]
+	addresses := func(verb string) {
+		for _, l := range r.victim.Links {
+			if out, err := r.victim.NS.Output(t.Context(), "ip", "address", verb, l.Addr6.String(), "dev", l.Name, "nodad"); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
+	present := func() bool {
+		for _, router := range r.lab.Plan.Racks[0].ToRs {
+			have, err := r.lab.Tor(router.Name).KernelPrefixes(t.Context(), block)
+			if err != nil || !slices.Contains(have, block) {
+				return false
+			}
+		}
+		return true
+	}
+	addresses("del")
+	pid, err := r.lab.AgentPID(r.victim.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill(t, pid, syscall.SIGKILL)
+	eventually(t, "the agent has ended", func() bool { _, err := r.lab.AgentPID(r.victim.Name); return err != nil })
+	if err := r.lab.StartAgent(r.victim.Name, programs.agent); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the status says that the IPv6 block reaches nobody", func() bool {
+		return strings.Contains(strings.Join(r.status(t).GetProblems(), "\n"), block.String()+" is announced to no peer")
+	})
+	addresses("add")
+	eventually(t, "the IPv6 block is in the ToRs' kernels", present)
+	eventually(t, "nothing is wrong", func() bool { s := r.status(t); return s != nil && len(s.GetProblems()) == 0 })
 }
 
 func (r *rig) fabricRoutes(t *testing.T) []netip.Prefix {

@@ -687,13 +687,13 @@ type GetStatusResponse struct {
 	Speaker          *SpeakerStatus         `protobuf:"bytes,8,opt,name=speaker,proto3" json:"speaker,omitempty"`
 	PeersEstablished uint32                 `protobuf:"varint,9,opt,name=peers_established,json=peersEstablished,proto3" json:"peers_established,omitempty"`
 	PeersTotal       uint32                 `protobuf:"varint,10,opt,name=peers_total,json=peersTotal,proto3" json:"peers_total,omitempty"`
-	Endpoints        uint64                 `protobuf:"varint,11,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
-	Leases           uint64                 `protobuf:"varint,12,opt,name=leases,proto3" json:"leases,omitempty"`
+	Endpoints        uint32                 `protobuf:"varint,11,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Leases           uint32                 `protobuf:"varint,12,opt,name=leases,proto3" json:"leases,omitempty"`
 	Announced        []string               `protobuf:"bytes,13,rep,name=announced,proto3" json:"announced,omitempty"`                      // prefixes
 	BudgetIpv4       uint32                 `protobuf:"varint,14,opt,name=budget_ipv4,json=budgetIpv4,proto3" json:"budget_ipv4,omitempty"` // announced prefixes allowed
 	BudgetIpv6       uint32                 `protobuf:"varint,15,opt,name=budget_ipv6,json=budgetIpv6,proto3" json:"budget_ipv6,omitempty"`
-	RoutesInstalled  uint64                 `protobuf:"varint,16,opt,name=routes_installed,json=routesInstalled,proto3" json:"routes_installed,omitempty"`
-	RoutesFailed     uint64                 `protobuf:"varint,17,opt,name=routes_failed,json=routesFailed,proto3" json:"routes_failed,omitempty"`
+	RoutesInstalled  uint32                 `protobuf:"varint,16,opt,name=routes_installed,json=routesInstalled,proto3" json:"routes_installed,omitempty"`
+	RoutesFailed     uint32                 `protobuf:"varint,17,opt,name=routes_failed,json=routesFailed,proto3" json:"routes_failed,omitempty"`
 	Mtu              uint32                 `protobuf:"varint,18,opt,name=mtu,proto3" json:"mtu,omitempty"` // bytes, of new endpoints
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -799,14 +799,14 @@ func (x *GetStatusResponse) GetPeersTotal() uint32 {
 	return 0
 }
 
-func (x *GetStatusResponse) GetEndpoints() uint64 {
+func (x *GetStatusResponse) GetEndpoints() uint32 {
 	if x != nil {
 		return x.Endpoints
 	}
 	return 0
 }
 
-func (x *GetStatusResponse) GetLeases() uint64 {
+func (x *GetStatusResponse) GetLeases() uint32 {
 	if x != nil {
 		return x.Leases
 	}
@@ -834,14 +834,14 @@ func (x *GetStatusResponse) GetBudgetIpv6() uint32 {
 	return 0
 }
 
-func (x *GetStatusResponse) GetRoutesInstalled() uint64 {
+func (x *GetStatusResponse) GetRoutesInstalled() uint32 {
 	if x != nil {
 		return x.RoutesInstalled
 	}
 	return 0
 }
 
-func (x *GetStatusResponse) GetRoutesFailed() uint64 {
+func (x *GetStatusResponse) GetRoutesFailed() uint32 {
 	if x != nil {
 		return x.RoutesFailed
 	}
@@ -1009,13 +1009,13 @@ type Peer struct {
 	Asn                uint32                 `protobuf:"varint,2,opt,name=asn,proto3" json:"asn,omitempty"`
 	State              string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // idle, connect, active, opensent, openconfirm, established (RFC 4271 section 8.2.2)
 	Uptime             *durationpb.Duration   `protobuf:"bytes,4,opt,name=uptime,proto3" json:"uptime,omitempty"`
-	PrefixesReceived   uint64                 `protobuf:"varint,5,opt,name=prefixes_received,json=prefixesReceived,proto3" json:"prefixes_received,omitempty"`
-	PrefixesAccepted   uint64                 `protobuf:"varint,6,opt,name=prefixes_accepted,json=prefixesAccepted,proto3" json:"prefixes_accepted,omitempty"`
-	PrefixesAdvertised uint64                 `protobuf:"varint,7,opt,name=prefixes_advertised,json=prefixesAdvertised,proto3" json:"prefixes_advertised,omitempty"`
+	PrefixesReceived   uint32                 `protobuf:"varint,5,opt,name=prefixes_received,json=prefixesReceived,proto3" json:"prefixes_received,omitempty"`
+	PrefixesAccepted   uint32                 `protobuf:"varint,6,opt,name=prefixes_accepted,json=prefixesAccepted,proto3" json:"prefixes_accepted,omitempty"`
+	PrefixesAdvertised uint32                 `protobuf:"varint,7,opt,name=prefixes_advertised,json=prefixesAdvertised,proto3" json:"prefixes_advertised,omitempty"`
 	HoldTimeSeconds    uint32                 `protobuf:"varint,8,opt,name=hold_time_seconds,json=holdTimeSeconds,proto3" json:"hold_time_seconds,omitempty"` // negotiated
 	Reason             string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                             // why it is not established, when known
-	UpdatesSent        uint64                 `protobuf:"varint,10,opt,name=updates_sent,json=updatesSent,proto3" json:"updates_sent,omitempty"`
-	UpdatesReceived    uint64                 `protobuf:"varint,11,opt,name=updates_received,json=updatesReceived,proto3" json:"updates_received,omitempty"`
+	UpdatesSent        uint32                 `protobuf:"varint,10,opt,name=updates_sent,json=updatesSent,proto3" json:"updates_sent,omitempty"`
+	UpdatesReceived    uint32                 `protobuf:"varint,11,opt,name=updates_received,json=updatesReceived,proto3" json:"updates_received,omitempty"`
 	Interface          string                 `protobuf:"bytes,12,opt,name=interface,proto3" json:"interface,omitempty"`
 	Description        string                 `protobuf:"bytes,13,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields      protoimpl.UnknownFields
@@ -1080,21 +1080,21 @@ func (x *Peer) GetUptime() *durationpb.Duration {
 	return nil
 }
 
-func (x *Peer) GetPrefixesReceived() uint64 {
+func (x *Peer) GetPrefixesReceived() uint32 {
 	if x != nil {
 		return x.PrefixesReceived
 	}
 	return 0
 }
 
-func (x *Peer) GetPrefixesAccepted() uint64 {
+func (x *Peer) GetPrefixesAccepted() uint32 {
 	if x != nil {
 		return x.PrefixesAccepted
 	}
 	return 0
 }
 
-func (x *Peer) GetPrefixesAdvertised() uint64 {
+func (x *Peer) GetPrefixesAdvertised() uint32 {
 	if x != nil {
 		return x.PrefixesAdvertised
 	}
@@ -1115,14 +1115,14 @@ func (x *Peer) GetReason() string {
 	return ""
 }
 
-func (x *Peer) GetUpdatesSent() uint64 {
+func (x *Peer) GetUpdatesSent() uint32 {
 	if x != nil {
 		return x.UpdatesSent
 	}
 	return 0
 }
 
-func (x *Peer) GetUpdatesReceived() uint64 {
+func (x *Peer) GetUpdatesReceived() uint32 {
 	if x != nil {
 		return x.UpdatesReceived
 	}
@@ -1228,12 +1228,12 @@ type Block struct {
 	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	Size          string                 `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"` // usable addresses, decimal: an IPv6 block has more than 64 bits hold
-	Leased        uint64                 `protobuf:"varint,4,opt,name=leased,proto3" json:"leased,omitempty"`
-	Quarantined   uint64                 `protobuf:"varint,5,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	Leased        uint32                 `protobuf:"varint,4,opt,name=leased,proto3" json:"leased,omitempty"`
+	Quarantined   uint32                 `protobuf:"varint,5,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
 	Free          string                 `protobuf:"bytes,6,opt,name=free,proto3" json:"free,omitempty"` // decimal
 	Announced     bool                   `protobuf:"varint,7,opt,name=announced,proto3" json:"announced,omitempty"`
 	Cover         string                 `protobuf:"bytes,8,opt,name=cover,proto3" json:"cover,omitempty"`        // the announced prefix that contains the block
-	Reserved      uint64                 `protobuf:"varint,9,opt,name=reserved,proto3" json:"reserved,omitempty"` // never leased, such as the host's own address
+	Reserved      uint32                 `protobuf:"varint,9,opt,name=reserved,proto3" json:"reserved,omitempty"` // never leased, such as the host's own address
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,14 +1289,14 @@ func (x *Block) GetSize() string {
 	return ""
 }
 
-func (x *Block) GetLeased() uint64 {
+func (x *Block) GetLeased() uint32 {
 	if x != nil {
 		return x.Leased
 	}
 	return 0
 }
 
-func (x *Block) GetQuarantined() uint64 {
+func (x *Block) GetQuarantined() uint32 {
 	if x != nil {
 		return x.Quarantined
 	}
@@ -1324,7 +1324,7 @@ func (x *Block) GetCover() string {
 	return ""
 }
 
-func (x *Block) GetReserved() uint64 {
+func (x *Block) GetReserved() uint32 {
 	if x != nil {
 		return x.Reserved
 	}
@@ -1817,15 +1817,15 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\vpeers_total\x18\n" +
 	" \x01(\rR\n" +
 	"peersTotal\x12\x1c\n" +
-	"\tendpoints\x18\v \x01(\x04R\tendpoints\x12\x16\n" +
-	"\x06leases\x18\f \x01(\x04R\x06leases\x12\x1c\n" +
+	"\tendpoints\x18\v \x01(\rR\tendpoints\x12\x16\n" +
+	"\x06leases\x18\f \x01(\rR\x06leases\x12\x1c\n" +
 	"\tannounced\x18\r \x03(\tR\tannounced\x12\x1f\n" +
 	"\vbudget_ipv4\x18\x0e \x01(\rR\n" +
 	"budgetIpv4\x12\x1f\n" +
 	"\vbudget_ipv6\x18\x0f \x01(\rR\n" +
 	"budgetIpv6\x12)\n" +
-	"\x10routes_installed\x18\x10 \x01(\x04R\x0froutesInstalled\x12#\n" +
-	"\rroutes_failed\x18\x11 \x01(\x04R\froutesFailed\x12\x10\n" +
+	"\x10routes_installed\x18\x10 \x01(\rR\x0froutesInstalled\x12#\n" +
+	"\rroutes_failed\x18\x11 \x01(\rR\froutesFailed\x12\x10\n" +
 	"\x03mtu\x18\x12 \x01(\rR\x03mtu\"\x8b\x01\n" +
 	"\rSpeakerStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x18\n" +
@@ -1840,14 +1840,14 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x03asn\x18\x02 \x01(\rR\x03asn\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x121\n" +
 	"\x06uptime\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06uptime\x12+\n" +
-	"\x11prefixes_received\x18\x05 \x01(\x04R\x10prefixesReceived\x12+\n" +
-	"\x11prefixes_accepted\x18\x06 \x01(\x04R\x10prefixesAccepted\x12/\n" +
-	"\x13prefixes_advertised\x18\a \x01(\x04R\x12prefixesAdvertised\x12*\n" +
+	"\x11prefixes_received\x18\x05 \x01(\rR\x10prefixesReceived\x12+\n" +
+	"\x11prefixes_accepted\x18\x06 \x01(\rR\x10prefixesAccepted\x12/\n" +
+	"\x13prefixes_advertised\x18\a \x01(\rR\x12prefixesAdvertised\x12*\n" +
 	"\x11hold_time_seconds\x18\b \x01(\rR\x0fholdTimeSeconds\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12!\n" +
 	"\fupdates_sent\x18\n" +
-	" \x01(\x04R\vupdatesSent\x12)\n" +
-	"\x10updates_received\x18\v \x01(\x04R\x0fupdatesReceived\x12\x1c\n" +
+	" \x01(\rR\vupdatesSent\x12)\n" +
+	"\x10updates_received\x18\v \x01(\rR\x0fupdatesReceived\x12\x1c\n" +
 	"\tinterface\x18\f \x01(\tR\tinterface\x12 \n" +
 	"\vdescription\x18\r \x01(\tR\vdescription\"\x13\n" +
 	"\x11ListBlocksRequest\"B\n" +
@@ -1857,12 +1857,12 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\tR\x04size\x12\x16\n" +
-	"\x06leased\x18\x04 \x01(\x04R\x06leased\x12 \n" +
-	"\vquarantined\x18\x05 \x01(\x04R\vquarantined\x12\x12\n" +
+	"\x06leased\x18\x04 \x01(\rR\x06leased\x12 \n" +
+	"\vquarantined\x18\x05 \x01(\rR\vquarantined\x12\x12\n" +
 	"\x04free\x18\x06 \x01(\tR\x04free\x12\x1c\n" +
 	"\tannounced\x18\a \x01(\bR\tannounced\x12\x14\n" +
 	"\x05cover\x18\b \x01(\tR\x05cover\x12\x1a\n" +
-	"\breserved\x18\t \x01(\x04R\breserved\"P\n" +
+	"\breserved\x18\t \x01(\rR\breserved\"P\n" +
 	"\x11ListLeasesRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"B\n" +
