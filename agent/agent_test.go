@@ -170,6 +170,18 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestLeaseOfALinkThatCannotBeRemovedIsKept(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	refused := errors.New("refused by the kernel")
+	r.table.upsertErr, r.wirer.retireErr = refused, refused
+	if _, err := r.Attach(t.Context(), request("web")); err == nil || !strings.Contains(err.Error(), "is kept") {
+		t.Errorf("Attach = %v, want it to say that the lease is kept", err)
+	}
+	if n := len(r.leases.Leases()); n != 1 || r.wirer.count() != 1 {
+		t.Errorf("%d leases and %d links, want the one of the other", n, r.wirer.count())
+	}
+}
+
 func TestBadRequestChangesNothing(t *testing.T) {
 	r := simpleRig(t, "10.64.0.0/26")
 	for name, spoil := range map[string]func(*agent.AttachRequest){

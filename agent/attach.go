@@ -93,8 +93,12 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, translate(err))
 	}
+	stranded := false // the link could not be removed: its address must not be given again
 	if !held {
 		undo.push(func(context.Context) error {
+			if stranded {
+				return fmt.Errorf("lease of %v is kept, its link is still there", leaseAddrs(leases))
+			}
 			_, err := a.leases.Release(leaseKey(req.Key))
 			return err
 		})
@@ -111,10 +115,11 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	}
 	undo.push(func(ctx context.Context) error {
 		gone, err := a.wirer.Retire(ctx, spec.HostLink)
-		if err != nil {
-			return err
+		if err == nil {
+			err = waitClosed(ctx, gone)
 		}
-		return waitClosed(ctx, gone)
+		stranded = err != nil
+		return err
 	})
 
 	for _, r := range hostRoutes(spec) {

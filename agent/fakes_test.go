@@ -16,11 +16,12 @@ import (
 
 // fakeWirer keeps links in memory and fails when told to.
 type fakeWirer struct {
-	mu       sync.Mutex
-	links    map[string]endpoint.Spec // by host link
-	wireErr  error
-	hold     chan struct{} // retired links stay until it is closed; nil: no time at all
-	inspects int
+	mu        sync.Mutex
+	links     map[string]endpoint.Spec // by host link
+	wireErr   error
+	retireErr error
+	hold      chan struct{} // retired links stay until it is closed; nil: no time at all
+	inspects  int
 }
 
 func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint, error) {
@@ -44,8 +45,11 @@ func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint,
 func (w *fakeWirer) Retire(_ context.Context, hostLink string) (<-chan struct{}, error) {
 	gone := make(chan struct{})
 	w.mu.Lock()
-	hold := w.hold
+	hold, err := w.hold, w.retireErr
 	w.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	remove := func() {
 		w.mu.Lock()
 		delete(w.links, hostLink)
