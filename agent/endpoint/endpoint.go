@@ -127,13 +127,14 @@ func (s Spec) validate() error {
 	return nil
 }
 
-// validateName refuses what the kernel would, and lo.
+// validateName refuses what the kernel would, lo, and the names that stand for other things among the settings in
+// /proc/sys/net/*/conf.
 func validateName(what, name string) error {
 	bad := func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '%' || r >= 0x7f } // % is the kernel's numbering
 	switch {
 	case name == "" || len(name) > maxName:
 		return fmt.Errorf("%s name %q must have 1 to %d characters", what, name, maxName)
-	case name == "." || name == ".." || name == "lo" || strings.ContainsFunc(name, bad):
+	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default" || strings.ContainsFunc(name, bad):
 		return fmt.Errorf("%s name %q is not usable", what, name)
 	}
 	return nil

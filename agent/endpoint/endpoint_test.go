@@ -186,6 +186,8 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		"space":             {func(s *endpoint.Spec) { s.ContainerLink = "a b" }, endpoint.ErrInvalid},
 		"dots":              {func(s *endpoint.Spec) { s.ContainerLink = ".." }, endpoint.ErrInvalid},
 		"lo":                {func(s *endpoint.Spec) { s.ContainerLink = "lo" }, endpoint.ErrInvalid},
+		"all":               {func(s *endpoint.Spec) { s.ContainerLink = "all" }, endpoint.ErrInvalid},
+		"default":           {func(s *endpoint.Spec) { s.ContainerLink = "default" }, endpoint.ErrInvalid},
 		"no name":           {func(s *endpoint.Spec) { s.ContainerLink = "" }, endpoint.ErrInvalid},
 		"no host name":      {func(s *endpoint.Spec) { s.HostLink = "" }, endpoint.ErrInvalid},
 		"no address":        {func(s *endpoint.Spec) { s.Addrs = nil }, endpoint.ErrInvalid},

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/routes"
 	"github.com/hostfabric/hostfabric/routes/kernel"
 )
@@ -160,59 +159,6 @@ func TestDeletedRoutesAndNextHopsComeBack(t *testing.T) {
 	}
 	r.ip(r.host, "route", "add", "10.99.0.0/16", "via", "192.0.2.1", "proto", "176")
 	eventually(t, "stranger pruned", func() bool { return r.ip(r.host, "route", "show", "10.99.0.0/16") == "" })
-}
-
-func TestContainersComingAndGoingCauseNoListing(t *testing.T) {
-	r := newRack(t)
-	table, fib := r.table(routes.Options{Resync: time.Hour})
-	table.Set(routes.Fabric, []routes.Route{via("0.0.0.0/0", "192.0.2.1", "192.0.2.3"), via("::/0", "2001:db8::1", "2001:db8::3")})
-	idle(t, table)
-	eventually(t, "quiet after the uplinks' first events", func() bool {
-		_, before := fib.counts()
-		<-time.After(200 * time.Millisecond)
-		_, after := fib.counts()
-		return before == after
-	})
-	_, before := fib.counts()
-	for i := range 20 {
-		link := fmt.Sprintf("hf%d", i)
-		r.ip(r.host, "link", "add", link, "type", "veth", "peer", "name", "peer"+link)
-		r.ip(r.host, "link", "set", link, "up", "addrgenmode", "none")
-		r.ip(r.host, "link", "set", "peer"+link, "up", "addrgenmode", "none")
-		for _, route := range []routes.Route{dev(fmt.Sprintf("10.64.0.%d/32", i), link), dev(fmt.Sprintf("2001:db8:64::%x/128", i), link)} {
-			if err := table.Upsert(t.Context(), routes.Endpoints, route); err != nil {
-				t.Fatal(err)
-			}
-		}
-		r.ip(r.host, "link", "del", link) // as when the runtime deletes the namespace first
-		for _, p := range []string{fmt.Sprintf("10.64.0.%d/32", i), fmt.Sprintf("2001:db8:64::%x/128", i)} {
-			if err := table.Delete(t.Context(), routes.Endpoints, pfx(p)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if _, after := fib.counts(); after-before > 2 {
-		t.Errorf("20 containers caused %d listings", after-before)
-	}
-	if got := r.ip(r.host, "route", "show", "proto", "176") + r.ip(r.host, "-6", "route", "show", "proto", "176"); strings.Contains(got, "hf") {
-		t.Errorf("left:\n%s", got)
-	}
-}
-
-func TestHostRouteReturnsWithItsLink(t *testing.T) {
-	r := newRack(t)
-	if err := netns.Cable(netns.End{NS: r.host, Link: "hf0"}, netns.End{NS: r.tor[0], Link: "c0"}); err != nil {
-		t.Fatal(err)
-	}
-	table, _ := r.table(routes.Options{Resync: time.Hour})
-	if err := table.Upsert(t.Context(), routes.Endpoints, dev("10.64.0.5/32", "hf0")); err != nil {
-		t.Fatal(err)
-	}
-	there := func() bool { return r.ip(r.host, "route", "show", "10.64.0.5") != "" }
-	r.ip(r.host, "link", "set", "hf0", "down")
-	eventually(t, "route gone with its link", func() bool { return !there() })
-	r.ip(r.host, "link", "set", "hf0", "up")
-	eventually(t, "route back", there)
 }
 
 func TestRoutesReturnWithASuspendedNextHop(t *testing.T) {

@@ -52,8 +52,9 @@ type FIB struct {
 	mu   sync.Mutex // guards all below, and one operation on the kernel
 	hops *hops
 	uses uses
-	// running is whether a link that matters ran at its last event. Links never heard of are not in it.
+	// running is whether a link that next hops are on ran at its last event. Links never heard of are not in it.
 	running map[string]bool
+	closed  bool
 }
 
 var _ routes.FIB = (*FIB)(nil)
@@ -85,6 +86,9 @@ func New(opts Options) (*FIB, error) {
 
 // Close releases the sockets, but for a Watch's, which goes with its context. Routes and nexthops stay in the kernel.
 func (f *FIB) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 	return errors.Join(f.links.close(), f.conn.Close(), f.home.Close())
 }
 
@@ -207,6 +211,7 @@ func (f *FIB) send(changes []routes.Change, todo []int, errs []error) (again []i
 			f.uses.set(key, u)
 			if errs[i] != nil {
 				f.uses.keepShape(key, before)
+				f.uses.needsLink(key)
 				continue
 			}
 		}
@@ -222,7 +227,13 @@ func (f *FIB) send(changes []routes.Change, todo []int, errs []error) (again []i
 			f.uses.drop(a.key)
 		case err != nil && op != routes.Delete:
 			f.uses.keepShape(a.key, a.before)
-			if f.uses.routes[a.key].group != 0 && !errors.Is(err, routes.ErrExists) && !errors.Is(err, routes.ErrGone) {
+			if errors.Is(err, routes.ErrExists) || errors.Is(err, routes.ErrGone) {
+				continue
+			}
+			if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENODEV) {
+				f.uses.needsLink(a.key)
+			}
+			if f.uses.routes[a.key].group != 0 {
 				again = append(again, a.change)
 			}
 		}

@@ -65,6 +65,18 @@ func (l *links) name(index int) string {
 	return req.Name()
 }
 
+// state reports whether the interface exists and is up, with or without carrier.
+func (l *links) state(name string) (exists, up bool) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return false, false
+	}
+	if err := unix.IoctlIfreq(int(l.ioctl.Fd()), unix.SIOCGIFFLAGS, req); err != nil {
+		return false, false
+	}
+	return true, req.Uint16()&unix.IFF_UP != 0
+}
+
 // resolve finds the link whose connected network contains addr; of several, the most specific.
 func (l *links) resolve(addr netip.Addr) (string, error) {
 	var all []netlink.Addr

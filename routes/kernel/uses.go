@@ -25,18 +25,20 @@ type shape struct{ typ, scope uint8 } // RTN_*, RT_SCOPE_*
 type uses struct {
 	routes map[routes.Key]use
 	links  map[string]int // routes directly onto a link
+	// down has those of links that were not up, or not there, when last heard of.
+	down map[string]bool
 }
 
 func newUses() uses {
-	return uses{routes: make(map[routes.Key]use), links: make(map[string]int)}
+	return uses{routes: make(map[routes.Key]use), links: make(map[string]int), down: make(map[string]bool)}
 }
 
 func (s uses) set(key routes.Key, u use) {
+	if u.link != "" {
+		s.links[u.link]++ // before the drop, which forgets a link that no route is left on
+	}
 	s.drop(key)
 	s.routes[key] = u
-	if u.link != "" {
-		s.links[u.link]++
-	}
 }
 
 // keepShape notes that the route is what it was before: it could not be changed.
@@ -59,6 +61,14 @@ func (s uses) drop(key routes.Key) {
 	}
 	if s.links[u.link]--; s.links[u.link] == 0 {
 		delete(s.links, u.link)
+		delete(s.down, u.link)
+	}
+}
+
+// needsLink notes that a route directly onto a link was refused because that is down or not there.
+func (s uses) needsLink(key routes.Key) {
+	if link := s.routes[key].link; link != "" {
+		s.down[link] = true
 	}
 }
 

@@ -71,7 +71,8 @@ func eventFilter(port uint32, protocol uint8) []bpf.Instruction {
 }
 
 // Watch implements routes.FIB. One Watch at a time. Links that none of our routes uses give no hints, however many
-// come and go; when one that next hops are on changes, the nexthop groups follow before the hint is given.
+// come and go, nor do containers whose routes are deleted before their links go down or right after; when a link that
+// next hops are on changes, the nexthop groups follow before the hint is given.
 func (f *FIB) Watch(ctx context.Context) (<-chan struct{}, error) {
 	var events *nl.NetlinkSocket
 	err := rtnl.Within(int(f.home.Fd()), func() (err error) {
@@ -139,14 +140,17 @@ func (f *FIB) relevant(m rtnl.Message) bool {
 	return false
 }
 
-// linkChanged reports whether a link that matters began or ceased to run. A link that only has routes directly onto it
-// matters when it runs again: its routes went away unasked, and somebody still wants them.
+// linkChanged reports whether a link that next hops are on began or ceased to run, or one that our routes are directly
+// onto came up.
 func (f *FIB) linkChanged(m rtnl.Message) bool {
 	if len(m.Payload) < unix.SizeofIfInfomsg {
 		return false
 	}
-	const up = unix.IFF_UP | unix.IFF_RUNNING
-	running := m.Type == unix.RTM_NEWLINK && nl.DeserializeIfInfomsg(m.Payload).Flags&up == up
+	deleted := m.Type == unix.RTM_DELLINK
+	flags := nl.DeserializeIfInfomsg(m.Payload).Flags
+	if deleted {
+		flags = 0
+	}
 	var name string
 	rtnl.Attributes(m.Payload[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
 		if typ == unix.IFLA_IFNAME {
@@ -155,15 +159,12 @@ func (f *FIB) linkChanged(m rtnl.Message) bool {
 	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before, known := f.running[name]
-	switch {
-	case f.hops.onLink(name):
-		f.running[name] = running
-		return !known || before != running
-	case f.uses.links[name] > 0:
-		f.running[name] = running
-		return known && !before && running
+	if f.hops.onLink(name) {
+		const up = unix.IFF_UP | unix.IFF_RUNNING
+		before, known := f.running[name]
+		f.running[name] = flags&up == up
+		return !known || before != f.running[name]
 	}
 	delete(f.running, name)
-	return false
+	return f.uses.links[name] > 0 && f.deviceChanged(name, flags&unix.IFF_UP != 0, deleted)
 }
