@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hostfabric/hostfabric/routes/kernel"
 	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
 )
 
@@ -22,7 +21,7 @@ const (
 
 // SetHostAddresses makes addrs the host's own fabric addresses: they are put on the loopback, as routers have theirs,
 // each with its full prefix length, and those of an earlier call that are not among them are removed. Ours are those
-// marked with kernel.Protocol. An address that is there without the mark stays as it is, wanted or not. New addresses
+// marked with rtnl.Protocol. An address that is there without the mark stays as it is, wanted or not. New addresses
 // come before old ones go, and are usable on return. What cannot be done does not keep the rest from being done.
 //
 // Kernels before 5.18 know no mark: there nothing is ever removed. The network namespace is the calling thread's.
@@ -45,7 +44,7 @@ func addHostAddresses(conn *rtnl.Conn, addrs []netip.Addr) error {
 		loopbackAddress(&b, netip.PrefixFrom(a, a.BitLen()))
 		b.IP(unix.IFA_ADDRESS, a)
 		b.Uint32(unix.IFA_FLAGS, unix.IFA_F_NODAD)
-		b.Uint8(ifaProto, kernel.Protocol)
+		b.Uint8(ifaProto, rtnl.Protocol)
 	}
 	var errs []error
 	var added []netip.Addr
@@ -97,7 +96,7 @@ func parseMarked(m rtnl.Message) (netip.Prefix, bool) {
 		case unix.IFA_ADDRESS: // with IFA_LOCAL the far end's
 			address = rtnl.Addr(v)
 		case ifaProto:
-			marked = len(v) == 1 && v[0] == kernel.Protocol
+			marked = len(v) == 1 && v[0] == rtnl.Protocol
 		}
 	})
 	if !local.IsValid() {

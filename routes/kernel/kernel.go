@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	// Protocol marks our routes and nexthops (rtm_protocol, nh_protocol). Nothing without it is ever touched.
-	Protocol = 176
+	// Protocol is rtnl.Protocol, which marks our routes and nexthops.
+	Protocol = rtnl.Protocol
 	// ProtocolName is its name in /etc/iproute2/rt_protos.d.
 	ProtocolName = "hostfabric"
 	// MainTable is the routing table used unless told otherwise.

@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Protocol marks what is ours in the kernel: routes and nexthops (rtm_protocol, nh_protocol) and addresses (IFA_PROTO).
+// Nothing without it is ever touched. Its name is in /etc/iproute2/rt_protos.d.
+const Protocol = 176
+
 const (
 	// perSend bounds one sendmsg. The kernel copies it whole, up to net.core.wmem_default (208 KiB, and no request is
 	// larger than a kilobyte), and every error in it queues a reply that has to fit the receive buffer.
