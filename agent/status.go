@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -92,16 +91,23 @@ func (s *Status) problem(format string, args ...any) {
 }
 
 func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
-	var err, annErr error
-	s.Peers, err = speaker.Peers(ctx)
-	s.Announced, annErr = speaker.Announced(ctx)
-	if err := errors.Join(err, annErr); err != nil {
-		s.problem("the speaker process does not answer: %v", err)
+	var err error
+	if s.Peers, err = speaker.Peers(ctx); err == nil {
+		s.Announced, err = speaker.Announced(ctx)
+	}
+	if err != nil {
+		s.problem("%v", err)
+		return
 	}
 	s.checkAnnounced()
 	for _, p := range s.Peers {
 		if p.State != bgp.StateEstablished {
 			s.problem("peer %s (AS%d) is %s%s", p.Address, p.ASN, p.State, because(p.LastDown))
+		}
+		for _, f := range p.Families {
+			if f.Unusable > 0 {
+				s.problem("peer %s (AS%d) sent %d %s prefixes without a usable next hop", p.Address, p.ASN, f.Unusable, f.Family)
+			}
 		}
 	}
 }

@@ -40,6 +40,9 @@ func TestHelperOnlyRouter(t *testing.T) {
 
 	host.respawn(t)
 	host.fabric.waitSynced(t, 2)
+	if got := host.fabric.told(); got != "found synced lost found synced" {
+		t.Errorf("told of the speaker: %q", got)
+	}
 	host.established(t, "10.0.1.0")
 	tor.fabric.want(t, 10*time.Second, "10.64.1.0/26 via [10.0.1.1]")
 	tor.fabric.mu.Lock()

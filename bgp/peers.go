@@ -161,7 +161,7 @@ func messagesOf(m *api.Message) MessageCount {
 	}
 }
 
-// statusOf turns GoBGP's account of a peer into ours.
+// statusOf turns GoBGP's account of a peer into ours, without the count of accepted prefixes: see tallies.
 func statusOf(p *api.Peer, down meta.Down) PeerStatus {
 	s, ts, gr := p.GetState(), p.GetTimers().GetState(), p.GetGracefulRestart()
 	out := PeerStatus{
@@ -169,6 +169,9 @@ func statusOf(p *api.Peer, down meta.Down) PeerStatus {
 		Sent: messagesOf(s.GetMessages().GetSent()), Received: messagesOf(s.GetMessages().GetReceived()),
 		PeerRestarting: gr.GetPeerRestarting(), LocalRestarting: gr.GetLocalRestarting(),
 		LastDown: down.Reason, LastDownAt: down.At,
+	}
+	if down.Reason == meta.OpenRefused && out.Received.Notification == 0 {
+		out.LastDown = "the peer answered our OPEN with an unexpected message"
 	}
 	out.Address, _ = peerAddr(p)
 	if id, err := netip.ParseAddr(s.GetRouterId()); err == nil {
@@ -183,40 +186,53 @@ func statusOf(p *api.Peer, down meta.Down) PeerStatus {
 	} else if d := ts.GetDowntime(); d != nil {
 		out.Since = d.AsTime()
 	}
+	spoken, restart := remoteFamilies(p)
 	for _, a := range p.GetAfiSafis() {
 		f := familyOf(a.GetConfig().GetFamily())
 		if f == 0 {
 			continue
 		}
 		st := a.GetState()
-		advertised := st.GetAdvertised()
-		if gr.GetEnabled() && advertised > 0 {
-			advertised-- // GoBGP counts the End-of-RIB among them
+		var advertised uint64
+		if out.State == StateEstablished && spoken[f] { // GoBGP counts for the others too
+			advertised = st.GetAdvertised()
+			if gr.GetEnabled() && restart && advertised > 0 {
+				advertised-- // the End-of-RIB, which GoBGP counts when both sides do graceful restart
+			}
 		}
 		out.Families = append(out.Families, FamilyStatus{
-			Family: f, Received: st.GetReceived(), Accepted: st.GetAccepted(), Advertised: advertised,
+			Family: f, Received: st.GetReceived(), Advertised: advertised,
 			EndOfRIB: a.GetMpGracefulRestart().GetState().GetEndOfRibReceived(),
 		})
 	}
 	return out
 }
 
-// eorFamilies returns the families an established peer sends an End-of-RIB for: all that both sides speak, if it sent the
-// graceful restart capability. Helpers, FRR and BIRD by default, send it without any family (RFC 4724 section 3).
-func eorFamilies(p *api.Peer) []Family {
-	theirs, restart := map[Family]bool{}, false
+// remoteFamilies returns what an established peer speaks, and whether it sent the graceful restart capability.
+func remoteFamilies(p *api.Peer) (spoken map[Family]bool, restart bool) {
+	spoken = map[Family]bool{}
 	for _, c := range p.GetState().GetRemoteCap() {
 		var mp api.MultiProtocolCapability
 		switch {
 		case c.MessageIs((*api.GracefulRestartCapability)(nil)):
 			restart = true
 		case c.MessageIs(&mp) && c.UnmarshalTo(&mp) == nil:
-			theirs[familyOf(mp.GetFamily())] = true
+			spoken[familyOf(mp.GetFamily())] = true
 		}
 	}
+	if len(spoken) == 0 {
+		spoken[IPv4] = true // RFC 4760 section 8: a peer without the capability speaks IPv4 unicast
+	}
+	return spoken, restart
+}
+
+// eorFamilies returns the families an established peer sends an End-of-RIB for: all that both sides speak, if it sent the
+// graceful restart capability. Helpers, FRR and BIRD by default, send it without any family (RFC 4724 section 3).
+func eorFamilies(p *api.Peer) []Family {
+	spoken, restart := remoteFamilies(p)
 	var out []Family
 	for _, a := range p.GetAfiSafis() {
-		if f := familyOf(a.GetConfig().GetFamily()); restart && theirs[f] {
+		if f := familyOf(a.GetConfig().GetFamily()); restart && spoken[f] {
 			out = append(out, f)
 		}
 	}

@@ -133,13 +133,8 @@ func between(p netip.Prefix, lo, hi int) *api.Prefix {
 
 func exactly(p netip.Prefix) *api.Prefix { return between(p, p.Bits(), p.Bits()) }
 
-var defaults = map[Family]netip.Prefix{
-	IPv4: netip.PrefixFrom(netip.IPv4Unspecified(), 0),
-	IPv6: netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
-
 // hostImport accepts our own routes (GoBGP applies the import policy to local paths too), refuses our space whoever
-// announces it, and accepts the default route and the listed prefixes.
+// announces it, and accepts the listed prefixes. The default route is no exception: it comes in where it is listed.
 func (b *policyBuilder) hostImport(p HostPolicy) []*api.Statement {
 	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
 	out := []*api.Statement{b.statement("import-local", local, accept())}
@@ -161,11 +156,6 @@ func (b *policyBuilder) hostImport(p HostPolicy) []*api.Statement {
 			name := "own-covering-" + f.String()
 			out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: b.prefixes(name, covering)}, reject()))
 		}
-	}
-	for _, f := range []Family{IPv4, IPv6} {
-		name := "default-" + f.String()
-		set := b.prefixes(name, []*api.Prefix{exactly(defaults[f])})
-		out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: set}, acceptLearned()))
 	}
 	for i, r := range p.Import {
 		lo, hi := r.lengths()

@@ -67,7 +67,10 @@ func announcements(s ...string) []Announcement {
 func TestBuildPolicies(t *testing.T) {
 	ip := netip.MustParseAddr
 	host := HostPolicy{
-		Import:   []ImportRule{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), MinLength: 16, MaxLength: 24}, {Prefix: netip.MustParsePrefix("10.9.0.0/16")}},
+		Import: []ImportRule{
+			{Prefix: netip.MustParsePrefix("0.0.0.0/0")},
+			{Prefix: netip.MustParsePrefix("10.0.0.0/8"), MinLength: 16, MaxLength: 24}, {Prefix: netip.MustParsePrefix("10.9.0.0/16")},
+		},
 		OwnSpace: prefixList("128.0.0.0/3", "144.0.0.0/4"),
 	}
 	peers := []Peer{
@@ -90,7 +93,6 @@ func TestBuildPolicies(t *testing.T) {
 if prefix[128.0.0.0/3{3,32}] reject
 if prefix[128.0.0.0/1{1,1} 128.0.0.0/2{2,2} 128.0.0.0/3{3,3}] reject
 if prefix[0.0.0.0/0{0,0}] accept
-if prefix[::/0{0,0}] accept
 if prefix[10.0.0.0/8{16,24}] accept
 if prefix[10.9.0.0/16{16,16}] accept
 `,
@@ -102,11 +104,11 @@ if local prefix[2001:db8:1::/64{64,64}] accept
 		},
 		{
 			name: "nothing announced", config: Config{Policy: HostPolicy{}, Peers: peers},
-			imports: "if local accept\nif prefix[0.0.0.0/0{0,0}] accept\nif prefix[::/0{0,0}] accept\n",
+			imports: "if local accept\n",
 		},
 		{
 			name: "explicit next hop", config: Config{Policy: HostPolicy{}, Peers: peers}, set: explicit,
-			imports: "if local accept\nif prefix[0.0.0.0/0{0,0}] accept\nif prefix[::/0{0,0}] accept\n",
+			imports: "if local accept\n",
 			exports: "if local prefix[2001:db8:f::/48{48,48}] accept\n",
 		},
 		{

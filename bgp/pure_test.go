@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -248,5 +249,44 @@ func TestDownHeader(t *testing.T) {
 		if _, ok := meta.ParseDown(s); ok {
 			t.Errorf("%q accepted", s)
 		}
+	}
+}
+
+// What the policy let in counts as accepted, be it usable or not; a router whose routes have no usable next hop is named once.
+func TestTallies(t *testing.T) {
+	var log bytes.Buffer
+	v := newView(slog.New(slog.NewTextHandler(&log, nil)))
+	v.configure(Config{Peers: []Peer{{Address: netip.MustParseAddr("fe80::a%eth0")}, {Address: netip.MustParseAddr("10.0.0.1")}}})
+	gone := learned("2001:db8::/64", "::", "fe80::a")
+	gone.IsWithdraw = true
+	for _, step := range []struct {
+		what  string
+		paths []*api.Path
+		told  string
+		want  string // accepted/unusable of fe80::a, of 10.0.0.1, and all paths, of IPv6
+	}{
+		{"a router without a global address", []*api.Path{learned("2001:db8::/64", "::", "fe80::a")}, "+2001:db8::/64[fe80::a%eth0]", "1/0 0/0 1"},
+		{"a leg through IPv4", []*api.Path{learned("2001:db8::/64", "::", "fe80::a"), learned("2001:db8::/64", "::ffff:10.0.0.1", "10.0.0.1")}, "", "1/0 1/1 2"},
+		{"nothing but that", []*api.Path{learned("2001:db8:1::/64", "::ffff:10.0.0.1", "10.0.0.1")}, "", "1/0 2/2 3"},
+		{"no next hop at all", []*api.Path{learned("2001:db8:1::/64", "::", "10.0.0.1")}, "", "1/0 2/2 3"},
+		{"our own", []*api.Path{learned("2001:db8:2::/64", "::", "<nil>")}, "", "1/0 2/2 4"},
+		{"IPv4 is apart", []*api.Path{learned("10.1.0.0/24", "10.0.0.1", "10.0.0.1")}, "+10.1.0.0/24[10.0.0.1]", "1/0 2/2 4"},
+		{"both legs gone", []*api.Path{gone}, "-2001:db8::/64", "0/0 1/1 2"},
+	} {
+		v.apply(step.paths)
+		if got := told(v); got != step.told {
+			t.Errorf("%s: told %q, want %q", step.what, got, step.told)
+		}
+		a, b := v.tallies.of(netip.MustParseAddr("fe80::a%eth0"), IPv6), v.tallies.of(netip.MustParseAddr("10.0.0.1"), IPv6)
+		if got := fmt.Sprintf("%d/%d %d/%d %d", a.accepted, a.unusable, b.accepted, b.unusable, v.tallies.total(IPv6)); got != step.want {
+			t.Errorf("%s: counts %s, want %s", step.what, got, step.want)
+		}
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "peer=10.0.0.1") {
+		t.Errorf("%d warnings:\n%s", n, &log)
+	}
+	v.restart()
+	if n := v.tallies.total(IPv6) + v.tallies.total(IPv4); n != 0 {
+		t.Errorf("%d paths counted after a change of speaker", n)
 	}
 }

@@ -140,6 +140,7 @@ type fabric struct {
 	gone   []netip.Prefix // every withdrawal
 	calls  int            // of Routes
 	peers  []string
+	status []string // of the speaker
 }
 
 func (f *fabric) events() bgp.Events {
@@ -166,6 +167,18 @@ func (f *fabric) events() bgp.Events {
 			defer f.mu.Unlock()
 			f.peers = append(f.peers, p.Address.String()+" "+p.State)
 		},
+		Status: func(s bgp.Status) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			word := "lost"
+			if s.Connected {
+				word = "found"
+			}
+			if s.Synced {
+				word = "synced"
+			}
+			f.status = append(f.status, word)
+		},
 	}
 }
 
@@ -187,6 +200,12 @@ func (f *fabric) want(t testing.TB, within time.Duration, want string) {
 		}
 		return nil
 	})
+}
+
+func (f *fabric) told() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.status, " ")
 }
 
 func (f *fabric) waitSynced(t testing.TB, n int) {

@@ -324,6 +324,7 @@ func (s *session) peer(ctx context.Context, a netip.Addr, established, initial b
 	if err != nil {
 		return err
 	}
+	s.view.tallies.fill(list)
 	for _, p := range list {
 		if p.Address.WithZone("") == a.WithZone("") {
 			s.opts.Events.Peer(p)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -39,6 +40,8 @@ type Speaker struct {
 	waiters []waiter
 	status  Status
 	client  api.GobgpApiClient // nil while not connected
+	silent  error              // the last query had no answer in time
+	silence time.Time          // when that was
 
 	// Owned by Run.
 	view       *view
@@ -164,7 +167,7 @@ func (s *Speaker) desired() desired {
 func (s *Speaker) applied(gen uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status.Err = err
+	s.status.Err, s.silent = err, nil
 	s.waiters = slices.DeleteFunc(s.waiters, func(w waiter) bool {
 		if w.gen <= gen {
 			w.done <- err
@@ -176,7 +179,7 @@ func (s *Speaker) applied(gen uint64, err error) {
 
 func (s *Speaker) connected(client api.GobgpApiClient, version string, pid int) {
 	s.mu.Lock()
-	s.client = client
+	s.client, s.silent = client, nil
 	if !s.status.Connected {
 		s.status.Since = time.Now()
 	}
@@ -189,7 +192,7 @@ func (s *Speaker) connected(client api.GobgpApiClient, version string, pid int) 
 func (s *Speaker) disconnected(err error) {
 	s.mu.Lock()
 	was := s.status.Connected
-	s.client = nil
+	s.client, s.silent = nil, nil
 	if was {
 		s.status.Since = time.Now()
 	}
@@ -207,8 +210,13 @@ func (s *Speaker) disconnected(err error) {
 
 func (s *Speaker) setSynced(v bool) {
 	s.mu.Lock()
+	changed := s.status.Synced != v
 	s.status.Synced = v
+	st := s.status
 	s.mu.Unlock()
+	if changed {
+		s.tellStatus(st)
+	}
 }
 
 func (s *Speaker) tellStatus(st Status) {
@@ -221,7 +229,11 @@ func (s *Speaker) tellStatus(st Status) {
 func (s *Speaker) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	st := s.status
+	if s.silent != nil {
+		st.Err = s.silent
+	}
+	return st
 }
 
 // current returns the client of the live connection and the desired configuration.
@@ -234,30 +246,66 @@ func (s *Speaker) current() (conn, *Config, error) {
 	return conn{s.client}, s.want.config, nil
 }
 
-// Peers returns the state of the neighbors, sorted by address; one the speaker was not given yet is Idle. With many learned routes it is not cheap for the speaker:
-// the counts of advertised prefixes are computed.
+// queryTimeout bounds a question of somebody who looks: an answer that late is none.
+const queryTimeout = 2 * time.Second
+
+// query runs ask within queryTimeout. A speaker that has just been silent is not asked again at once, so that several
+// questions in a row cost the asker one wait.
+func (s *Speaker) query(ctx context.Context, ask func(context.Context) error) error {
+	s.mu.Lock()
+	silent := s.silent
+	recent := time.Since(s.silence) < queryTimeout
+	s.mu.Unlock()
+	if silent != nil && recent {
+		return silent
+	}
+	limited, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	err := ask(limited)
+	if ctx.Err() != nil {
+		return err // the asker's own end says nothing of the speaker
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = nil
+	if err != nil && limited.Err() != nil {
+		err = fmt.Errorf("the speaker process does not answer within %s, is it stopped or overloaded?: %w", queryTimeout, err)
+		s.silent, s.silence = err, time.Now()
+	}
+	return err
+}
+
+// Peers returns the state of the neighbors, sorted by address; one the speaker was not given yet is Idle. With many learned
+// routes it is not cheap for the speaker: the counts of advertised prefixes are computed. It takes 2 s at most.
 func (s *Speaker) Peers(ctx context.Context) ([]PeerStatus, error) {
 	c, cfg, err := s.current()
 	if err != nil {
 		return nil, err
 	}
-	return c.peerStatus(ctx, cfg, true)
+	var out []PeerStatus
+	err = s.query(ctx, func(ctx context.Context) (err error) {
+		if out, err = c.peerStatus(ctx, cfg, true); err == nil {
+			s.view.tallies.fill(out)
+			s.view.tallies.recount(ctx, c, out)
+		}
+		return err
+	})
+	return out, err
 }
 
-// Announced reads the prefixes the speaker itself originates, sorted.
+// Announced reads the prefixes the speaker itself originates, sorted. It takes 2 s at most.
 func (s *Speaker) Announced(ctx context.Context) ([]netip.Prefix, error) {
 	c, _, err := s.current()
 	if err != nil {
 		return nil, err
 	}
-	have, err := c.localPaths(ctx, nil)
+	var have map[netip.Prefix]Announcement
+	err = s.query(ctx, func(ctx context.Context) (err error) {
+		have, err = c.localPaths(ctx, nil)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	out := make([]netip.Prefix, 0, len(have))
-	for p := range have {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, netip.Prefix.Compare)
-	return out, nil
+	return slices.SortedFunc(maps.Keys(have), netip.Prefix.Compare), nil
 }

@@ -26,7 +26,7 @@ func hostConfig(peers ...bgp.Peer) bgp.Config {
 	return bgp.Config{
 		ASN: 65001, RouterID: addr("192.0.2.1"), Peers: peers,
 		Policy: bgp.HostPolicy{
-			Import:   []bgp.ImportRule{{Prefix: pfx("10.64.0.0/16"), MinLength: 24, MaxLength: 28}, {Prefix: pfx("fd64::/32"), MinLength: 48, MaxLength: 64}},
+			Import:   []bgp.ImportRule{{Prefix: pfx("0.0.0.0/0")}, {Prefix: pfx("::/0")}, {Prefix: pfx("10.64.0.0/16"), MinLength: 24, MaxLength: 28}, {Prefix: pfx("fd64::/32"), MinLength: 48, MaxLength: 64}},
 			OwnSpace: []netip.Prefix{pfx("10.64.1.0/26"), pfx("fd64:0:1::/64"), pfx("10.64.4.0/26"), pfx("fd64:0:4::/64")},
 		},
 	}
@@ -50,6 +50,9 @@ func TestTwoSpeakers(t *testing.T) {
 	p := host.established(t, "10.0.1.0")
 	host.fabric.want(t, 10*time.Second, "0.0.0.0/0 via [10.0.1.0]; 10.64.2.0/26 via [10.0.1.0]; ::/0 via [fd00:1::]; fd64:0:2::/64 via [fd00:1::]")
 	host.fabric.waitSynced(t, 1)
+	if got := host.fabric.told(); got != "found synced" {
+		t.Errorf("told of the speaker: %q", got)
+	}
 	tor.fabric.want(t, 10*time.Second, "10.64.1.0/26 via [10.0.1.1]; fd64:0:1::/64 via [fd00:1::1]")
 	if p.HoldTime != 9*time.Second || p.Keepalive != 3*time.Second {
 		t.Errorf("negotiated hold time %s, keepalive %s; want 9s, 3s", p.HoldTime, p.Keepalive)
@@ -71,7 +74,7 @@ func TestTwoSpeakers(t *testing.T) {
 		if err := host.Configure(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
-		host.fabric.want(t, 5*time.Second, "0.0.0.0/0 via [10.0.1.0]; 172.16.0.0/12 via [10.0.1.0]; ::/0 via [fd00:1::]")
+		host.fabric.want(t, 5*time.Second, "172.16.0.0/12 via [10.0.1.0]")
 	})
 	t.Run("session untouched by all that", func(t *testing.T) {
 		if q := host.peer(t, "10.0.1.0"); !q.Since.Equal(p.Since) || q.Flaps != 0 {
@@ -87,7 +90,7 @@ func TestTwoSpeakers(t *testing.T) {
 		host.connect(outer)
 		host.configure(t, c, "10.64.1.64/26", "fd64:0:1::/64")
 		host.fabric.waitSynced(t, 1)
-		host.fabric.want(t, 5*time.Second, "0.0.0.0/0 via [10.0.1.0]; 172.16.0.0/12 via [10.0.1.0]; ::/0 via [fd00:1::]")
+		host.fabric.want(t, 5*time.Second, "172.16.0.0/12 via [10.0.1.0]")
 		after := tor.peer(t, "10.0.1.1")
 		if !after.Since.Equal(before.Since) || after.Received.Update != before.Received.Update {
 			t.Errorf("the session noticed: %+v, before %+v", after, before)

@@ -93,8 +93,9 @@ type GracefulRestart struct {
 // Policy is what may cross the sessions: HostPolicy or TransitPolicy.
 type Policy interface{ policy() }
 
-// HostPolicy is a host's, closed both ways (RFC 8212): out go exactly the announced prefixes, in come the default route
-// and what Import lists. Whatever equals, lies inside or covers OwnSpace is refused, the default route excepted.
+// HostPolicy is a host's, closed both ways (RFC 8212): out go exactly the announced prefixes, in comes what Import lists
+// and nothing else, the default route only where a rule with its length 0 lists it. Whatever equals, lies inside or covers
+// OwnSpace is refused, whatever is listed; a listed default route, which covers everything, is not.
 type HostPolicy struct {
 	Import   []ImportRule
 	OwnSpace []netip.Prefix
@@ -139,7 +140,7 @@ type Events struct {
 	Synced func()
 	// Peer reports a session that changed its state.
 	Peer func(PeerStatus)
-	// Status reports a speaker found or lost.
+	// Status reports a speaker found or lost, and each change of Status.Synced.
 	Status func(Status)
 }
 
@@ -179,9 +180,10 @@ type PeerStatus struct {
 type FamilyStatus struct {
 	Family     Family
 	Received   uint64
-	Accepted   uint64
-	Advertised uint64
-	EndOfRIB   bool // received on this session
+	Accepted   uint64 // of those received, what passed the import policy
+	Unusable   uint64 // of those accepted, what has no next hop to forward to and is not delivered
+	Advertised uint64 // to an established peer that speaks the family
+	EndOfRIB   bool   // received on this session
 }
 
 // MessageCount counts BGP messages of one direction.
@@ -196,5 +198,5 @@ type Status struct {
 	PID       int
 	Since     time.Time // of the current Connected value
 	Synced    bool      // the speaker has the whole desired state and the routes delivered are complete
-	Err       error     // why it is not connected, or what it last refused; nil when all is well
+	Err       error     // why it is not connected, what it last refused, or that it does not answer; nil when all is well
 }

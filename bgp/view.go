@@ -22,12 +22,15 @@ type view struct {
 	delivered map[netip.Prefix][]netip.Addr
 	dirty     map[netip.Prefix]struct{}
 	synced    bool
+	tallies   *tallies
+	warned    map[netip.Addr]bool // peers whose routes without a usable next hop were logged
 }
 
 func newView(log *slog.Logger) *view {
 	return &view{
 		log: log, legs: DefaultMultipath, zones: map[netip.Addr]string{}, current: map[netip.Prefix][]netip.Addr{},
 		delivered: map[netip.Prefix][]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
+		tallies: newTallies(), warned: map[netip.Addr]bool{},
 	}
 }
 
@@ -54,31 +57,30 @@ func (v *view) configure(c Config) {
 func (v *view) restart() {
 	clear(v.current)
 	clear(v.dirty)
+	clear(v.warned)
+	v.tallies.reset()
 	v.synced = false
 }
 
 // apply takes the paths of one event. With multipath on and no batching, an event holds the full ECMP set of each prefix
 // in it; a withdrawn path means that nothing is left.
 func (v *view) apply(paths []*api.Path) {
-	touched := make(map[netip.Prefix][]netip.Addr, 1)
+	touched := make(map[netip.Prefix]found, 1)
 	for _, p := range paths {
 		pfx, ok := prefixOf(p)
 		if !ok {
 			continue
 		}
-		if _, ok := touched[pfx]; !ok {
-			touched[pfx] = nil
+		now := touched[pfx]
+		if !p.GetIsWithdraw() {
+			now = v.add(now, pfx, p)
 		}
-		if p.GetIsWithdraw() || isLocal(p) {
-			continue
-		}
-		if hop, ok := v.hop(pfx, p); ok {
-			touched[pfx] = append(touched[pfx], hop)
-		}
+		touched[pfx] = now
 	}
-	for pfx, hops := range touched {
-		slices.SortFunc(hops, netip.Addr.Compare)
-		hops = slices.Compact(hops)
+	v.tallies.set(touched)
+	for pfx, now := range touched {
+		slices.SortFunc(now.hops, netip.Addr.Compare)
+		hops := slices.Compact(now.hops)
 		if len(hops) > v.legs {
 			hops = hops[:v.legs]
 		}
@@ -91,25 +93,60 @@ func (v *view) apply(paths []*api.Path) {
 	}
 }
 
-// hop reads the next hop of a learned path, with its link where it is link-local.
-func (v *view) hop(pfx netip.Prefix, p *api.Path) (netip.Addr, bool) {
-	hop := nextHopOf(p)
+// found is what an event tells of one prefix.
+type found struct {
+	hops    []netip.Addr
+	sources []source
+}
+
+func (v *view) add(now found, pfx netip.Prefix, p *api.Path) found {
+	if isLocal(p) {
+		now.sources = append(now.sources, source{})
+		return now
+	}
+	from, _ := netip.ParseAddr(p.GetNeighborIp()) // it parses, or the path were local
+	from = from.WithZone("")
+	hop, problem := v.hop(pfx, p, from)
+	if problem == "" {
+		now.hops = append(now.hops, hop)
+	} else {
+		v.warn(pfx, hop, from, problem)
+	}
+	now.sources = append(now.sources, source{peer: from, unusable: problem != ""})
+	return now
+}
+
+// hop reads the next hop of a learned path, with its link where it is link-local, and says what makes it unusable.
+func (v *view) hop(pfx netip.Prefix, p *api.Path, from netip.Addr) (hop netip.Addr, problem string) {
+	hop = nextHopOf(p)
+	if hop.IsValid() && hop.IsUnspecified() && from.IsLinkLocalUnicast() {
+		// RFC 2545 section 3 wants a global address and beside it the link-local one. A router that has no global address
+		// leaves "::" in its place, and the other one is the address of the session.
+		hop = from
+	}
 	switch {
 	case !hop.IsValid() || hop.IsUnspecified():
-		return hop, false
+		return hop, "no next hop"
 	case pfx.Addr().Is6() && hop.Is4():
 		// Sent as ::ffff:a.b.c.d by a router without an IPv6 address on the link: no kernel forwards there.
-		v.log.Debug("IPv6 route with an IPv4 next hop left out", "prefix", pfx, "next_hop", hop, "peer", p.GetNeighborIp())
-		return hop, false
+		return hop, "an IPv4 next hop of an IPv6 route: the router needs an IPv6 address on the link"
 	case hop.Is6() && hop.IsLinkLocalUnicast():
 		zone := v.zones[hop]
 		if zone == "" {
-			v.log.Debug("link-local next hop on an unknown link left out", "prefix", pfx, "next_hop", hop)
-			return hop, false
+			return hop, "a link-local next hop that is not exactly one peer's address"
 		}
-		return hop.WithZone(zone), true
+		return hop.WithZone(zone), ""
 	}
-	return hop, true
+	return hop, ""
+}
+
+// warn tells of a route left out, once a peer and connection.
+func (v *view) warn(pfx netip.Prefix, hop, from netip.Addr, problem string) {
+	if v.warned[from] {
+		return
+	}
+	v.warned[from] = true
+	v.log.Warn("route left out for its next hop, more may follow", "peer", from, "prefix", pfx, "next_hop", hop, "problem", problem)
 }
 
 // flush returns what changed for the consumer since the last call, and counts it as delivered.

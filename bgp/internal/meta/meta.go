@@ -16,6 +16,10 @@ const (
 	PeerDown = "hostfabric-peer-down" // on ListPeer: one value a neighbor whose session was lost or refused
 )
 
+// OpenRefused is the reason when a peer answers our OPEN with something else than its own, or a KEEPALIVE: a NOTIFICATION,
+// if the peer's counter of them says that there was one. GoBGP does not tell what is in it.
+const OpenRefused = "the peer refuses our OPEN (NOTIFICATION received): check ASN, router ID, password and address on both sides"
+
 // Down is why and when a session was last lost, or could not be set up.
 type Down struct {
 	Peer   netip.Addr
