@@ -122,9 +122,9 @@ func (n *downs) end(reason string) {
 }
 
 var (
-	idle        = bgp.FSMState(bgp.BGP_FSM_IDLE).String()
-	openSent    = bgp.FSMState(bgp.BGP_FSM_OPENSENT).String()
-	openConfirm = bgp.FSMState(bgp.BGP_FSM_OPENCONFIRM).String()
+	idle        = bgp.BGP_FSM_IDLE.String()
+	openSent    = bgp.BGP_FSM_OPENSENT.String()
+	openConfirm = bgp.BGP_FSM_OPENCONFIRM.String()
 )
 
 // reasonDown puts GoBGP's reason for the end of a session into words.
