@@ -108,6 +108,11 @@ func killPIDFile(t testing.TB, path string) {
 		return
 	}
 	syscall.Kill(pid, syscall.SIGKILL)
+	// FRR buffers its logs there and a killed daemon leaves its folder behind.
+	daemon := strings.TrimSuffix(filepath.Base(path), ".pid")
+	if err := os.RemoveAll(fmt.Sprintf("/var/tmp/frr/%s.%d", daemon, pid)); err != nil {
+		t.Error(err)
+	}
 }
 
 func (f frr) show(command string, into any) error {
