@@ -95,7 +95,7 @@ type Agent struct {
 // retirement is a detached interface whose link the kernel still has.
 type retirement struct {
 	netns    string          // empty when unknown: attached by an earlier run
-	released <-chan struct{} // closed when the link is gone and the lease released
+	released <-chan struct{} // closed when the link is gone and the lease released, or the agent ends
 }
 
 // New makes an agent; Run brings it to life.

@@ -308,6 +308,39 @@ func TestRestartKeepsEndpoints(t *testing.T) {
 	}
 }
 
+// TestReconcileSparesAContainerAttachedMeanwhile holds an attach in the middle of wiring while reconciliation sees its
+// lease without a link again and again.
+func TestReconcileSparesAContainerAttachedMeanwhile(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	wiring := make(chan struct{})
+	r.wirer.mu.Lock()
+	r.wirer.wiring = wiring
+	r.wirer.mu.Unlock()
+	attached := make(chan error, 1)
+	go func() { _, err := r.Attach(t.Context(), request("web")); attached <- err }()
+	<-wiring
+	// It has looked twice at the lease without a link, and waits for the key by now, when it no longer lists.
+	still, last := 0, -1
+	eventually(t, "reconciliation wants the lease", func() bool {
+		if n := r.wirer.listed(); n != last {
+			still, last = 0, n
+		}
+		still++
+		return still > 50
+	})
+	r.wirer.mu.Lock()
+	r.wirer.wiring = nil
+	r.wirer.mu.Unlock()
+	close(wiring)
+	if err := <-attached; err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "reconciliation goes on", func() bool { return r.wirer.listed() > last+3 })
+	if n := len(r.Endpoints()); n != 1 || r.wirer.count() != 1 || len(r.leases.Leases()) != 1 {
+		t.Errorf("%d endpoints, %d links, %d leases: the container was taken for dead", n, r.wirer.count(), len(r.leases.Leases()))
+	}
+}
+
 func TestCollectKeepsToItsOwner(t *testing.T) {
 	r := simpleRig(t, "10.64.0.0/26")
 	for i, owner := range []string{agent.OwnerAPI, agent.OwnerCNI("a"), agent.OwnerCNI("a"), agent.OwnerCNI("b")} {

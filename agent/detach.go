@@ -26,7 +26,11 @@ func (a *Agent) Detach(ctx context.Context, key Key) (found bool, err error) {
 		return false, fmt.Errorf("detach %s: waiting for another request on it: %w", key, err)
 	}
 	defer unlock()
+	return a.detach(ctx, key)
+}
 
+// detach is Detach for who holds the key's lock.
+func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 	if a.isRetiring(key) {
 		return false, nil
 	}
@@ -37,7 +41,11 @@ func (a *Agent) Detach(ctx context.Context, key Key) (found bool, err error) {
 	}
 	// From here the container goes whatever the caller does: half a detach helps nobody.
 	ctx = context.WithoutCancel(ctx)
-	spec := endpoint.Spec{HostLink: endpoint.HostLink(key.ContainerID, key.Interface), Addrs: leaseAddrs(leases)}
+	addrs := leaseAddrs(leases)
+	if !held {
+		addrs = ep.Addresses
+	}
+	spec := endpoint.Spec{HostLink: endpoint.HostLink(key.ContainerID, key.Interface), Addrs: addrs}
 	for _, r := range hostRoutes(spec) {
 		if err := a.table.Delete(ctx, routes.Endpoints, r.Prefix); err != nil {
 			return true, fmt.Errorf("detach %s: route %s: %w", key, r.Prefix, err)
@@ -63,11 +71,10 @@ func (a *Agent) releaseWhenGone(key Key, netns string, gone <-chan struct{}) {
 	a.finishers.Go(func() {
 		select {
 		case <-gone:
-		case <-a.stopping:
-			return
-		}
-		if _, err := a.leases.Release(leaseKey(key)); err != nil {
-			a.log.Error("lease not released, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)
+			if _, err := a.leases.Release(leaseKey(key)); err != nil {
+				a.log.Error("lease not released, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)
+			}
+		case <-a.stopping: // whoever waits must not hold up the end; the lease stays for the next run to find
 		}
 		a.mu.Lock()
 		delete(a.retiring, key)

@@ -22,9 +22,18 @@ type fakeWirer struct {
 	retireErr error
 	hold      chan struct{} // retired links stay until it is closed; nil: no time at all
 	inspects  int
+	lists     int
+	wiring    chan struct{} // Wire sends on it, then waits for its close; nil: it does neither
 }
 
 func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint, error) {
+	w.mu.Lock()
+	wiring := w.wiring
+	w.mu.Unlock()
+	if wiring != nil {
+		wiring <- struct{}{}
+		<-wiring
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.wireErr != nil {
@@ -81,6 +90,7 @@ func (w *fakeWirer) Inspect(_ context.Context, s endpoint.Spec) (endpoint.Endpoi
 func (w *fakeWirer) List(context.Context) ([]endpoint.Live, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.lists++
 	var live []endpoint.Live
 	for _, name := range slices.Sorted(maps.Keys(w.links)) {
 		live = append(live, endpoint.Live{HostLink: name, Alias: w.links[name].Alias, MTU: w.links[name].MTU})
@@ -93,6 +103,12 @@ func (w *fakeWirer) vanish(hostLink string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.links, hostLink)
+}
+
+func (w *fakeWirer) listed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lists
 }
 
 func (w *fakeWirer) count() int {

@@ -115,9 +115,19 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// freeOrphan detaches a key whose link is gone. Detach looks once more under the key's lock.
+// freeOrphan detaches a key whose link is gone. It looks once more under the key's lock: an attach that was under way
+// at the last look may have wired the container since.
 func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
-	found, err := a.Detach(ctx, key)
+	unlock, err := a.keys.Lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	live, err := a.alive(ctx, endpoint.HostLink(key.ContainerID, key.Interface))
+	if live || err != nil {
+		return err
+	}
+	found, err := a.detach(ctx, key)
 	if found {
 		a.log.Info("freed the lease of a container that died without a detach", "container", key.ContainerID, "interface", key.Interface)
 	}

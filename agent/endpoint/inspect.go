@@ -13,10 +13,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-// dumpTries is how often an interrupted listing starts again.
-const dumpTries = 10
+	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
+)
 
 // Inspect verifies that the endpoint is as Wire leaves it: both links, their cable, MTU, addresses, neighbours and the
 // container's default routes. A missing link is ErrNotFound, anything else that differs is named under ErrMismatch.
@@ -170,14 +169,13 @@ func neighbours(h *netlink.Handle, l link, addrs []netip.Addr, mac net.HardwareA
 	return diff, nil
 }
 
-// dump lists again when the kernel says that the listing was interrupted by a change.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for try := 1; ; try++ {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == dumpTries {
-			return all, err
-		}
-	}
+// dump returns a listing that no change interrupted.
+func dump[T any](list func() ([]T, error)) (all []T, err error) {
+	err = rtnl.Uninterrupted(func() error {
+		all, err = list()
+		return err
+	})
+	return all, err
 }
 
 func prefix(n *net.IPNet) netip.Prefix {

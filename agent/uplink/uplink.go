@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
 )
 
 // DefaultMTU is Ethernet's, in bytes (RFC 894): what an endpoint gets while no uplink can be found.
@@ -146,20 +148,14 @@ func routerID(addrs, blocks []netip.Prefix) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// dumpTries is how often an interrupted listing starts again; the last one is as good as any.
-const dumpTries = 5
-
 // addresses are those of a link, or of all links for nil.
 func addresses(link netlink.Link) ([]netip.Prefix, error) {
 	var list []netlink.Addr
-	var err error
-	for range dumpTries {
-		list, err = netlink.AddrList(link, netlink.FAMILY_ALL) //nolint:forbidigo // this is the room's one retrying reader
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	err := rtnl.Uninterrupted(func() (err error) {
+		list, err = netlink.AddrList(link, netlink.FAMILY_ALL) //nolint:forbidigo // retried here
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	var out []netip.Prefix

@@ -135,18 +135,14 @@ func (d *demo) ping(ctx context.Context) error {
 
 // pairs are all containers towards all containers on other hosts, by family.
 func (d *demo) pairs() []probe.Pair {
-	var pairs []probe.Pair
-	for _, from := range d.containers {
-		for _, to := range d.containers {
-			if from.Host == to.Host {
-				continue
-			}
-			for i := range min(len(from.Endpoints), len(to.Endpoints)) {
-				pairs = append(pairs, probe.Pair{From: from.Endpoints[i], To: to.Endpoints[i]})
-			}
+	var all []probe.Endpoint
+	host := make(map[string]string)
+	for _, c := range d.containers {
+		for _, e := range c.Endpoints {
+			all, host[e.Name] = append(all, e), c.Host
 		}
 	}
-	return pairs
+	return probe.AllToAll(all, func(e probe.Endpoint) string { return host[e.Name] })
 }
 
 func (d *demo) cycle(ctx context.Context) error {
