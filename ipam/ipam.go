@@ -39,6 +39,7 @@ var (
 	ErrLocked        = errors.New("lease file is in use by another agent")
 	ErrUnreadable    = errors.New("lease file not understood") // not a lease file, or another version's; it is left as it was
 	ErrClosed        = errors.New("allocator is closed")
+	ErrUnknownPool   = errors.New("no such pool") // no block of this host is of the pool, and no source knows it
 )
 
 // Limits of a key: what the CNI specification allows of a container ID, with a length that fits the lease file, and
@@ -97,14 +98,30 @@ type Lease struct {
 
 // Request says what an allocation should be. A family with blocks gets one address: the wanted one, or any.
 type Request struct {
+	// Pool to take addresses from. Empty: the pool of the wanted addresses, or DefaultPool where none is wanted.
+	Pool      string
 	Addresses []netip.Addr // wanted addresses, at most one a family. One in quarantine is given: who names it accepts that
 }
+
+// DefaultPool is the pool of blocks that name none, and of requests that name none.
+const DefaultPool = "default"
 
 // Block is a range of addresses this host owns.
 type Block struct {
 	Prefix   netip.Prefix
+	Pool     string       // empty means DefaultPool
 	Source   string       // name of the Source it came from
 	Reserved []netip.Addr // addresses of the block that are never handed out
+	Draining bool         // nothing more is leased from it; what is leased stays so
+}
+
+// Range is the addresses from First to Last, both included and of one family.
+type Range struct{ First, Last netip.Addr }
+
+// InUse is a part of a block that something else than a lease of this host uses, and which must not be handed out.
+type InUse struct {
+	Prefix netip.Prefix
+	By     string // what uses it, for people: "address of eth0"
 }
 
 // Quarantined is an address that waits before it is handed out again.

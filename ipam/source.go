@@ -1,12 +1,79 @@
 package ipam
 
-import "context"
+import (
+	"context"
+	"errors"
+	"net/netip"
+)
 
 // Source supplies the blocks this host owns.
 type Source interface {
 	Name() string
-	// Blocks returns the whole set as it is now.
+	// Blocks returns the whole set as it is now, oldest first. An error says nothing about what this host owns: it goes on
+	// with what it had.
 	Blocks(ctx context.Context) ([]Block, error)
 	// Watch returns hints that the set may have changed: on each, ask Blocks. The channel is closed when ctx ends.
 	Watch(ctx context.Context) (<-chan struct{}, error)
 }
+
+// What a Grower can fail with; the text around a sentinel names the object.
+var (
+	ErrSourceAway = errors.New("source of blocks cannot be reached") // nothing was changed, as far as is known; try again later
+	ErrPoolFull   = errors.New("fabric pool is full")
+	ErrTaken      = errors.New("block is claimed by another host")
+	ErrBudget     = errors.New("prefix budget exceeded")
+)
+
+// Grower is a Source from which a host can get more blocks, and to which it gives them back. What it returns is this
+// host's until Release, whatever happens to host or source meanwhile.
+type Grower interface {
+	Source
+	// Pools are the pools that blocks can be had from.
+	Pools() []Pool
+	// Grow claims blocks for this host: at least one, all in one transaction. ErrPoolFull, ErrUnknownPool, ErrSourceAway,
+	// or what Fits said of the best that there was.
+	Grow(ctx context.Context, g Growth) ([]Block, error)
+	// Claim claims just these prefixes, which the caller found in its own records, for this host, or none of them.
+	// Those that it has already are fine. ErrTaken if another host has one. A prefix is widened to whole base blocks.
+	Claim(ctx context.Context, pool string, prefixes []netip.Prefix) ([]Block, error)
+	// Release gives blocks of this host back. Those it does not have are fine.
+	Release(ctx context.Context, prefixes []netip.Prefix) error
+	// Siblings tells for each prefix who has the block that it would merge with into one prefix of half the length.
+	Siblings(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]Sibling, error)
+}
+
+// Pool is a space that hosts claim their blocks in.
+type Pool struct {
+	Name     string
+	Prefixes []netip.Prefix
+	// Base is the length in bits of the blocks that are claimed, by family; 0 for a family the pool does not have.
+	BaseIPv4, BaseIPv6 int
+}
+
+// Growth says what a Grow is wanted for.
+type Growth struct {
+	Pool string
+	IPv6 bool
+	// Have are the blocks of this family that the host has, of any pool and source.
+	Have []netip.Prefix
+	// Fits says whether the host may have these blocks besides: nil, or an ErrBudget that says what is exceeded.
+	Fits func(added []netip.Prefix) error
+}
+
+// Sibling is the state of a block's sibling.
+type Sibling struct {
+	Prefix netip.Prefix
+	State  SiblingState
+	Host   string // who has claimed it, or a part of it, with SiblingTaken
+}
+
+// SiblingState is what a sibling is to a host that would grow into it.
+type SiblingState string
+
+// The states of a sibling.
+const (
+	SiblingFree    SiblingState = "free"
+	SiblingOwn     SiblingState = "own"     // claimed by this host, all of it
+	SiblingTaken   SiblingState = "taken"   // claimed by another host, at least in part
+	SiblingOutside SiblingState = "outside" // not in the pool
+)
