@@ -41,14 +41,16 @@ const quarantine = time.Hour // no test reuses an address by waiting
 func newRig(t *testing.T, file string, wirer *fakeWirer, blocks ...string) *rig {
 	t.Helper()
 	var prefixes []netip.Prefix
+	var own []ipam.Block
 	for _, b := range blocks {
 		prefixes = append(prefixes, netip.MustParsePrefix(b))
+		own = append(own, ipam.Block{Prefix: netip.MustParsePrefix(b)})
 	}
 	leases, err := ipam.Open(file, ipam.Options{Quarantine: quarantine, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := static.New(prefixes, nil).Blocks(t.Context())
+	set, err := static.New(own).Blocks(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package ipam
 import (
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -25,38 +24,38 @@ type Allocator struct {
 	damaged    []Damaged
 }
 
-// Allocate gives key an address of each family that has blocks, or of none. The leases are in the lease file before
+// Allocate gives key an address of each family that the pool has blocks of, or of none. The leases are in the lease file before
 // it returns. A key that holds addresses already gets those, if they are what the request wants.
 func (a *Allocator) Allocate(key Key, req Request) ([]Lease, error) {
 	if err := key.Validate(); err != nil {
 		return nil, err
 	}
-	wanted, err := req.byFamily()
+	w, err := req.wish()
 	if err != nil {
 		return nil, fmt.Errorf("allocate for %s: %w", key, err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	leases, err := a.allocate(key, wanted)
+	leases, err := a.allocate(key, &w)
 	if err != nil {
 		return nil, fmt.Errorf("allocate for %s: %w", key, err)
 	}
 	return leases, nil
 }
 
-func (a *Allocator) allocate(key Key, wanted [families]netip.Addr) ([]Lease, error) {
+func (a *Allocator) allocate(key Key, w *wish) ([]Lease, error) {
 	if a.closed {
 		return nil, ErrClosed
 	}
 	if h := a.book.held[key]; h != nil {
-		return a.again(h, wanted)
+		return a.again(h, w)
 	}
 	if err := a.heal(); err != nil {
 		return nil, err
 	}
 	wall := a.opts.Now()
 	now := a.clock(wall)
-	picks, err := a.pick(wanted, now)
+	picks, err := a.pick(w, now)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +68,8 @@ func (a *Allocator) allocate(key Key, wanted [families]netip.Addr) ([]Lease, err
 }
 
 // pick chooses addresses that have slots, or makes room for the slots of new ones.
-func (a *Allocator) pick(wanted [families]netip.Addr, now int64) ([]pick, error) {
-	picks, err := a.book.choose(wanted, now, true)
+func (a *Allocator) pick(w *wish, now int64) ([]pick, error) {
+	picks, err := a.book.choose(w, now, true)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +78,7 @@ func (a *Allocator) pick(wanted [families]netip.Addr, now int64) ([]pick, error)
 		return picks, nil
 	}
 	// On a full disk, those that were used before still do.
-	picks, err = a.book.choose(wanted, now, false)
+	picks, err = a.book.choose(w, now, false)
 	if err != nil || newSlots(picks) > 0 {
 		return nil, noRoom
 	}
@@ -87,16 +86,19 @@ func (a *Allocator) pick(wanted [families]netip.Addr, now int64) ([]pick, error)
 }
 
 // again answers for a key that holds addresses.
-func (a *Allocator) again(h *holding, wanted [families]netip.Addr) ([]Lease, error) {
+func (a *Allocator) again(h *holding, w *wish) ([]Lease, error) {
 	if h.n < int(h.members) {
 		return nil, fmt.Errorf("%w: only a part of it could be read from the damaged lease file; release it first", ErrMismatch)
 	}
-	for _, addr := range wanted {
+	for _, addr := range w.addrs {
 		if i, ok := a.book.byAddr[addr]; addr.IsValid() && (!ok || a.book.records[i].held != h) {
 			return nil, fmt.Errorf("%w: it does not hold the wanted %s; release it first", ErrMismatch, addr)
 		}
 	}
 	for _, i := range h.all() {
+		if r := &a.book.records[i]; w.pool != "" && r.block != nil && r.block.Pool != w.pool {
+			return nil, fmt.Errorf("%w: it holds %s of pool %q, not of %q; release it first", ErrMismatch, r.addr, r.block.Pool, w.pool)
+		}
 		if _, stale := a.stale[i]; stale {
 			if err := a.heal(); err != nil {
 				return nil, err
@@ -290,7 +292,7 @@ func (a *Allocator) lease(i int32) Lease {
 	r := &a.book.records[i]
 	l := Lease{Key: r.held.key, Addr: r.addr, Allocated: time.Unix(0, r.held.allocated)}
 	if r.block != nil {
-		l.Block = r.block.Prefix
+		l.Block, l.Pool = r.block.Prefix, r.block.Pool
 	}
 	return l
 }
@@ -298,20 +300,3 @@ func (a *Allocator) lease(i int32) Lease {
 // clock turns a time into the book's. It goes by the monotonic reading: no step of the wall clock ends a quarantine
 // or makes it last.
 func (a *Allocator) clock(t time.Time) int64 { return int64(t.Sub(a.start)) }
-
-// byFamily sorts the wanted addresses out.
-func (r Request) byFamily() ([families]netip.Addr, error) {
-	var wanted [families]netip.Addr
-	for _, addr := range r.Addresses {
-		addr = addr.Unmap()
-		if !addr.IsValid() {
-			return wanted, fmt.Errorf("%w: an address is empty", ErrInvalidWish)
-		}
-		f := family(addr)
-		if wanted[f].IsValid() && wanted[f] != addr {
-			return wanted, fmt.Errorf("%w: %s and %s are both %s; a key gets one of each family", ErrInvalidWish, wanted[f], addr, familyName[f])
-		}
-		wanted[f] = addr
-	}
-	return wanted, nil
-}

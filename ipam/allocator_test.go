@@ -61,8 +61,8 @@ func TestAllocateIsIdempotentByKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Lease{
-		{testKey("a"), netip.MustParseAddr("10.1.0.0"), netip.MustParsePrefix("10.1.0.0/29"), f.clock.now()},
-		{testKey("a"), netip.MustParseAddr("fd00::"), netip.MustParsePrefix("fd00::/64"), f.clock.now()},
+		{testKey("a"), netip.MustParseAddr("10.1.0.0"), netip.MustParsePrefix("10.1.0.0/29"), DefaultPool, f.clock.now()},
+		{testKey("a"), netip.MustParseAddr("fd00::"), netip.MustParsePrefix("fd00::/64"), DefaultPool, f.clock.now()},
 	}
 	sameTime := cmp.Comparer(time.Time.Equal)
 	plain := cmp.Options{sameTime, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
@@ -164,7 +164,7 @@ func TestHugeBlockPrefersRestedBeyondLimit(t *testing.T) {
 
 func TestWantedAddresses(t *testing.T) {
 	f := newFixture(t)
-	if err := f.SetBlocks([]Block{{Prefix: netip.MustParsePrefix("10.1.0.0/29"), Reserved: []netip.Addr{netip.MustParseAddr("10.1.0.1")}}}); err != nil {
+	if err := f.SetBlocks([]Block{{Prefix: netip.MustParsePrefix("10.1.0.0/29"), Reserved: testRanges("10.1.0.1")}}); err != nil {
 		t.Fatal(err)
 	}
 	f.allocate("a", "10.1.0.5")
@@ -232,7 +232,13 @@ func TestBlocks(t *testing.T) {
 		{"everything", testBlocks("0.0.0.0/0")},
 		{"mapped", testBlocks("::ffff:10.0.0.0/120")},
 		{"nothing", []Block{{}}},
-		{"reserved outside", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: []netip.Addr{netip.MustParseAddr("10.1.0.4")}}}},
+		{"reserved outside", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: testRanges("10.1.0.4")}}},
+		{"reserved sticks out", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: testRanges("10.1.0.3-10.1.0.4")}}},
+		{"reserved covers", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: testRanges("10.1.0.0/29")}}},
+		{"reserved reversed", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: []Range{{netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.1")}}}}},
+		{"reserved of two families", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: []Range{{netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("fd00::")}}}}},
+		{"reserved nothing", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Reserved: []Range{{}}}}},
+		{"pool name", []Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Pool: "Gold"}}},
 	} {
 		if err := f.SetBlocks(tc.blocks); !errors.Is(err, ErrInvalidBlocks) {
 			t.Errorf("%s: %v", tc.name, err)
@@ -421,14 +427,14 @@ func TestReservedWhileLeased(t *testing.T) {
 	f := newFixture(t, "10.1.0.0/30")
 	f.allocate("a")
 	blocks := testBlocks("10.1.0.0/30")
-	blocks[0].Reserved = []netip.Addr{netip.MustParseAddr("10.1.0.0"), netip.MustParseAddr("10.1.0.1")}
+	blocks[0].Reserved = testRanges("10.1.0.0", "10.1.0.0/31")
 	if err := f.SetBlocks(blocks); err != nil {
 		t.Fatal(err)
 	}
-	blocks[0].Reserved[1] = netip.Addr{} // the caller may do as it likes with its own
-	wantUsage := func(leased, reserved uint64, free int64) {
+	blocks[0].Reserved[1] = Range{} // the caller may do as it likes with its own
+	wantUsage := func(leased uint64, reserved, free int64) {
 		t.Helper()
-		if u := f.Usage()[0]; u.Leased != leased || u.Reserved != reserved || u.Quarantined != 0 || u.Free.Int64() != free {
+		if u := f.Usage()[0]; u.Leased != leased || u.Reserved.Int64() != reserved || u.Quarantined != 0 || u.Free.Int64() != free {
 			t.Errorf("usage: %+v, want %d leased, %d reserved, %d free", u, leased, reserved, free)
 		}
 	}

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,6 +20,7 @@ func (a *Allocator) SetBlocks(blocks []Block) error {
 	own := make([]Block, len(blocks))
 	for i, b := range blocks {
 		own[i] = b
+		own[i].Pool = cmp.Or(b.Pool, DefaultPool)
 		own[i].Reserved = slices.Clone(b.Reserved)
 	}
 	if err := checkBlocks(own); err != nil {
@@ -52,9 +54,15 @@ func checkBlocks(blocks []Block) error {
 				return fmt.Errorf("%w: %s (%s) overlaps %s (%s)", ErrInvalidBlocks, b.Prefix, b.Source, other.Prefix, other.Source)
 			}
 		}
-		for _, addr := range b.Reserved {
-			if !b.Prefix.Contains(addr) {
-				return fmt.Errorf("%w: reserved address %s is not in %s", ErrInvalidBlocks, addr, b.Prefix)
+		if err := ValidPool(b.Pool); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrInvalidBlocks, b.Prefix, err)
+		}
+		for _, r := range b.Reserved {
+			if err := r.check(); err != nil {
+				return fmt.Errorf("%w: %s: reserved range %s: %w", ErrInvalidBlocks, b.Prefix, r, err)
+			}
+			if c, _ := r.Clip(b.Prefix); c != r {
+				return fmt.Errorf("%w: reserved range %s is not in %s", ErrInvalidBlocks, r, b.Prefix)
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sort"
@@ -43,10 +42,13 @@ type book struct {
 	records    []record // by slot number
 	byAddr     map[netip.Addr]int32
 	held       map[Key]*holding
-	pools      [families]pool
-	blocks     []*block // sorted by address
-	strays     queue    // freed addresses that no block may hand out; their slots can be taken
-	vacant     []int32  // slots without an address
+	given      []Block  // as the caller has them
+	blocks     []*block // the same, sorted by address
+	pools      map[string]*pool
+	inUse      []InUse // sorted
+	left       []leave // what has left inUse, longest ago first
+	strays     queue   // freed addresses that no block may hand out; their slots can be taken
+	vacant     []int32 // slots without an address
 	quarantine int64
 	picks      [families]pick // memory for choose
 	lost       int            // slots that cannot be believed, while containers may use their addresses
@@ -55,11 +57,11 @@ type book struct {
 func newBook(quarantine time.Duration) *book {
 	return &book{
 		byAddr: make(map[netip.Addr]int32), held: make(map[Key]*holding),
-		strays: emptyQueue, pools: [families]pool{{freed: emptyQueue}, {freed: emptyQueue}}, quarantine: max(0, int64(quarantine)),
+		strays: emptyQueue, quarantine: max(0, int64(quarantine)),
 	}
 }
 
-// family is an index into pools.
+// family is an index into a pool's stocks.
 func family(addr netip.Addr) int {
 	if addr.Is4() {
 		return 0
@@ -68,97 +70,6 @@ func family(addr netip.Addr) int {
 }
 
 var familyName = [families]string{"IPv4", "IPv6"}
-
-// pick is an address that can be leased.
-type pick struct {
-	addr  netip.Addr
-	block *block
-	slot  int32 // none if the address has none yet
-	freed int64 // when it was last freed; for one never used, long enough ago
-}
-
-// newSlots counts the picks that need one.
-func newSlots(picks []pick) int {
-	n := 0
-	for _, pk := range picks {
-		if pk.slot == none {
-			n++
-		}
-	}
-	return n
-}
-
-// choose finds an address for each family with blocks, and for each that is wanted; one never used, unless it is
-// wanted, only if fresh says so. It changes nothing that shows, and the next call overwrites what it returned.
-func (b *book) choose(wanted [families]netip.Addr, now int64, fresh bool) ([]pick, error) {
-	picks := b.picks[:0]
-	for f := range b.pools {
-		p := &b.pools[f]
-		var pk pick
-		var err error
-		switch {
-		case wanted[f].IsValid():
-			pk, err = b.want(wanted[f], now)
-		case len(p.blocks) == 0:
-			continue
-		default:
-			var ok bool
-			if pk, ok = b.next(p, now, fresh); !ok {
-				err = fmt.Errorf("%w: every %s address of %s is leased or reserved", ErrExhausted, familyName[f], p)
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		picks = append(picks, pk)
-	}
-	if len(picks) == 0 {
-		return nil, fmt.Errorf("%w: this host has no blocks", ErrExhausted)
-	}
-	return picks, nil
-}
-
-// want says whether one particular address can be leased.
-func (b *book) want(addr netip.Addr, now int64) (pick, error) {
-	blk := b.blockOf(addr)
-	if blk == nil {
-		return pick{}, fmt.Errorf("%w: %s", ErrNotInBlock, addr)
-	}
-	if blk.reserved[addr] {
-		return pick{}, fmt.Errorf("%w: %s is reserved", ErrAddressInUse, addr)
-	}
-	if blk.doubtful[addr] {
-		return pick{}, fmt.Errorf("%w: %s is fenced off, because it may be that of a damaged slot in the lease file", ErrAddressInUse, addr)
-	}
-	i, known := b.byAddr[addr]
-	if !known {
-		return pick{addr: addr, block: blk, slot: none, freed: now - b.quarantine}, nil
-	}
-	switch r := &b.records[i]; r.state {
-	case leased:
-		return pick{}, fmt.Errorf("%w: %s is held by %s", ErrAddressInUse, addr, r.held.key)
-	case fenced:
-		return pick{}, fmt.Errorf("%w: %s is fenced off, because its slot in the lease file is damaged", ErrAddressInUse, addr)
-	default:
-		return pick{addr: addr, block: blk, slot: i, freed: r.freed}, nil
-	}
-}
-
-// next returns the address of a pool whose turn it is; see "Reuse" in the package comment.
-func (b *book) next(p *pool, now int64, fresh bool) (pick, bool) {
-	for _, beyond := range []bool{false, true} {
-		if fresh {
-			if blk, addr := p.fresh(b.byAddr, beyond); blk != nil {
-				return pick{addr: addr, block: blk, slot: none, freed: now - b.quarantine}, true
-			}
-		}
-		if i := p.freed.head; i != none && (beyond || now-b.records[i].freed >= b.quarantine) {
-			r := &b.records[i]
-			return pick{addr: r.addr, block: r.block, slot: i, freed: r.freed}, true
-		}
-	}
-	return pick{}, false
-}
 
 // spare returns how many slots up to n can be taken without growing the file.
 func (b *book) spare(n, capacity int, now int64) int {
@@ -242,10 +153,10 @@ func (b *book) free(h *holding, when func(n int) int64) {
 // queueOf returns the queue in which a freed address waits.
 func (b *book) queueOf(i int32) *queue {
 	r := &b.records[i]
-	if r.block == nil || r.block.reserved[r.addr] {
+	if r.block == nil || r.block.Draining || r.block.closed.contains(r.addr) {
 		return &b.strays
 	}
-	return &b.pools[family(r.addr)].freed
+	return &r.block.home.freed
 }
 
 func (b *book) blockOf(addr netip.Addr) *block {
@@ -256,18 +167,28 @@ func (b *book) blockOf(addr netip.Addr) *block {
 	return nil
 }
 
-// setBlocks puts every address into its block and its queue anew.
+// setBlocks replaces the blocks.
 func (b *book) setBlocks(blocks []Block) {
-	b.blocks, b.strays = nil, emptyQueue
-	for f := range b.pools {
-		b.pools[f] = pool{freed: emptyQueue}
-	}
-	for _, blk := range blocks {
-		n := newBlock(blk)
-		b.blocks = append(b.blocks, n)
-		p := &b.pools[family(n.Prefix.Addr())]
-		p.blocks = append(p.blocks, n)
-		p.open = append(p.open, n)
+	b.given = blocks
+	b.arrange()
+}
+
+// arrange puts every address into its block and its queue anew.
+func (b *book) arrange() {
+	b.blocks, b.pools, b.strays = nil, make(map[string]*pool), emptyQueue
+	inUse := b.usedRanges()
+	for _, given := range b.given {
+		blk := newBlock(given, inUse)
+		for _, l := range b.left {
+			blk.lend(l.spans, l.at)
+		}
+		b.blocks = append(b.blocks, blk)
+		p := b.pools[blk.Pool]
+		if p == nil {
+			p = newPool(blk.Pool)
+			b.pools[blk.Pool] = p
+		}
+		p.stocks[family(blk.Prefix.Addr())].add(blk)
 	}
 	slices.SortFunc(b.blocks, func(x, y *block) int { return comparePrefix(x.Prefix, y.Prefix) })
 
@@ -276,11 +197,8 @@ func (b *book) setBlocks(blocks []Block) {
 		r := &b.records[i]
 		if r.block = b.blockOf(r.addr); r.block != nil {
 			r.block.known++
-			switch r.state {
-			case leased:
+			if r.state == leased {
 				r.block.leased++
-			case fenced:
-				r.block.fenced++
 			}
 		}
 		if r.state == freed {

@@ -102,7 +102,7 @@ func FuzzBlock(f *testing.F) {
 				reserved = next
 			}
 		}
-		b := newBlock(Block{Prefix: p, Reserved: []netip.Addr{reserved}})
+		b := newBlock(Block{Prefix: p, Reserved: []Range{{reserved, reserved}}}, nil)
 		known := map[netip.Addr]int32{}
 		want := p.Addr()
 		for {

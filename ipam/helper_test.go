@@ -118,6 +118,18 @@ func testBlocks(prefixes ...string) []Block {
 	return blocks
 }
 
+func testRanges(texts ...string) []Range {
+	var rs []Range
+	for _, s := range texts {
+		r, err := ParseRange(s)
+		if err != nil {
+			panic(err)
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
 func request(addrs ...string) Request {
 	var r Request
 	for _, a := range addrs {

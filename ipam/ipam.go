@@ -28,14 +28,14 @@ import (
 
 // What Allocate, Release and SetBlocks can fail with; the text around a sentinel names the object.
 var (
-	ErrExhausted     = errors.New("no free address")                     // every address of the family is leased or reserved
-	ErrAddressInUse  = errors.New("address in use")                      // the wanted address is leased, reserved or fenced off
-	ErrNotInBlock    = errors.New("address outside this host's blocks")  // the wanted address is not ours to give
-	ErrInvalidKey    = errors.New("invalid allocation key")              // container ID or interface is malformed
-	ErrInvalidWish   = errors.New("invalid wanted addresses")            // more than one of a family, or not an address
-	ErrMismatch      = errors.New("allocation exists with other values") // the key holds something else than is wanted now
-	ErrInvalidBlocks = errors.New("invalid blocks")                      // overlapping or unusable; nothing was changed
-	ErrStorage       = errors.New("lease file not writable")             // nothing was handed out or freed; the next call tries again
+	ErrExhausted     = errors.New("no free address")                          // every address of the family is leased or withheld
+	ErrAddressInUse  = errors.New("address in use")                           // the wanted address is leased, reserved, used by something else or fenced off
+	ErrNotInBlock    = errors.New("address outside the blocks to lease from") // the wanted address is not ours to give: in no block, in one of another pool, or in one that drains
+	ErrInvalidKey    = errors.New("invalid allocation key")                   // container ID or interface is malformed
+	ErrInvalidWish   = errors.New("invalid wanted addresses")                 // more than one of a family, of two pools, or not an address
+	ErrMismatch      = errors.New("allocation exists with other values")      // the key holds something else than is wanted now
+	ErrInvalidBlocks = errors.New("invalid blocks")                           // overlapping or unusable; nothing was changed
+	ErrStorage       = errors.New("lease file not writable")                  // nothing was handed out or freed; the next call tries again
 	ErrLocked        = errors.New("lease file is in use by another agent")
 	ErrUnreadable    = errors.New("lease file not understood") // not a lease file, or another version's; it is left as it was
 	ErrClosed        = errors.New("allocator is closed")
@@ -93,10 +93,12 @@ type Lease struct {
 	Key       Key
 	Addr      netip.Addr
 	Block     netip.Prefix // zero if no current block contains the address
+	Pool      string       // that the block is of; empty without a block
 	Allocated time.Time
 }
 
-// Request says what an allocation should be. A family with blocks gets one address: the wanted one, or any.
+// Request says what an allocation should be. Each family that the pool has blocks of gets one address: the wanted one,
+// or any.
 type Request struct {
 	// Pool to take addresses from. Empty: the pool of the wanted addresses, or DefaultPool where none is wanted.
 	Pool      string
@@ -109,14 +111,25 @@ const DefaultPool = "default"
 // Block is a range of addresses this host owns.
 type Block struct {
 	Prefix   netip.Prefix
-	Pool     string       // empty means DefaultPool
-	Source   string       // name of the Source it came from
-	Reserved []netip.Addr // addresses of the block that are never handed out
-	Draining bool         // nothing more is leased from it; what is leased stays so
+	Pool     string  // see ValidPool; empty means DefaultPool, which is what Usage says then
+	Source   string  // name of the Source it came from
+	Reserved []Range // parts of the block that are never handed out; they may overlap
+	Draining bool    // nothing more is leased from it; what is leased stays so
 }
 
-// Range is the addresses from First to Last, both included and of one family.
-type Range struct{ First, Last netip.Addr }
+// ValidPool reports how a name departs from [a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?
+func ValidPool(name string) error {
+	const most = 32
+	ok := name != "" && len(name) <= most && name[0] != '-' && name[len(name)-1] != '-'
+	for i := range len(name) {
+		c := name[i]
+		ok = ok && ('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-')
+	}
+	if !ok {
+		return fmt.Errorf("pool %q: want at most %d lower-case letters, digits and '-', the latter neither first nor last", name, most)
+	}
+	return nil
+}
 
 // InUse is a part of a block that something else than a lease of this host uses, and which must not be handed out.
 type InUse struct {
@@ -132,14 +145,18 @@ type Quarantined struct {
 	Until time.Time    // zero: fenced off until the host reboots, because of a damaged slot
 }
 
-// Usage counts the addresses of a block. Free ones are neither leased nor quarantined nor reserved.
+// Usage counts the addresses of a block. Each counts once, so the numbers add up to Size.
 type Usage struct {
 	Block       Block
 	Size        *big.Int
 	Leased      uint64
-	Quarantined uint64
-	Reserved    uint64 // those reserved addresses that are not leased from before
-	Free        *big.Int
+	Quarantined uint64   // freed and resting, or fenced off
+	Reserved    *big.Int // without those that are leased from before, or fenced off
+	InUse       *big.Int // by something else; without those that are leased, fenced off or reserved
+	Free        *big.Int // can be leased without cutting a rest short; 0 in a block that drains
+	// Withheld are those that are none of the above, and not to be had now: the rest of a block that drains, and what
+	// was never leased but in use by something else until less than a quarantine ago.
+	Withheld *big.Int
 }
 
 // Damaged is a slot of the lease file that cannot be believed. Until the host reboots, the address that can be read in

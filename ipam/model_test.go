@@ -1,24 +1,23 @@
 package ipam
 
 import (
-	"errors"
-	"flag"
-	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"testing"
 	"time"
 )
-
-var modelSeed = flag.Uint64("seed", 0, "seed of the model test; 0 draws one")
 
 // model is the allocator as one would write it without caring for time, memory or crashes: lists that are searched.
 type model struct {
 	clock  *clock
-	blocks []netip.Prefix
+	blocks []Block
+	inUse  []InUse
 	held   map[string][]netip.Addr
-	freed  map[netip.Addr]time.Time // every address ever used and not held
+	freed  map[netip.Addr]time.Time // every address ever leased and not held
+	left   map[netip.Addr]time.Time // every address that has left inUse since the last restart
+}
+
+func newModel(c *clock) *model {
+	return &model{clock: c, held: map[string][]netip.Addr{}, freed: map[netip.Addr]time.Time{}, left: map[netip.Addr]time.Time{}}
 }
 
 func (m *model) taken(addr netip.Addr) bool {
@@ -30,57 +29,129 @@ func (m *model) taken(addr netip.Addr) bool {
 	return false
 }
 
+func (m *model) used(addr netip.Addr) bool {
+	return slices.ContainsFunc(m.inUse, func(u InUse) bool { return u.Prefix.Contains(addr) })
+}
+
+func (m *model) blockOf(addr netip.Addr) *Block {
+	for i := range m.blocks {
+		if m.blocks[i].Prefix.Contains(addr) {
+			return &m.blocks[i]
+		}
+	}
+	return nil
+}
+
+// rests returns when an address was freed, in one way or the other, unless it counts as never used.
+func (m *model) rests(addr netip.Addr) (time.Time, bool) {
+	at, freed := m.freed[addr]
+	left, was := m.left[addr]
+	switch {
+	case freed && was && left.After(at):
+		return left, true
+	case freed:
+		return at, true
+	}
+	return left, was && m.clock.now().Sub(left) < DefaultQuarantine
+}
+
+func reserves(b *Block, addr netip.Addr) bool {
+	return slices.ContainsFunc(b.Reserved, func(r Range) bool { return r.Contains(addr) })
+}
+
 // next is the address of a family whose turn it is.
-func (m *model) next(v4 bool) (netip.Addr, bool) {
+func (m *model) next(pool string, v4 bool) (netip.Addr, bool) {
 	var best netip.Addr
-	for _, b := range m.blocks {
-		if b.Addr().Is4() != v4 {
+	var bestAt time.Time
+	for i := range m.blocks {
+		b := &m.blocks[i]
+		if b.Prefix.Addr().Is4() != v4 || b.Pool != pool || b.Draining {
 			continue
 		}
-		for addr := b.Addr(); b.Contains(addr); addr = addr.Next() {
-			at, used := m.freed[addr]
+		for addr := b.Prefix.Addr(); b.Prefix.Contains(addr); addr = addr.Next() {
+			at, was := m.rests(addr)
 			switch {
-			case m.taken(addr):
-			case !used:
+			case m.taken(addr) || m.used(addr) || reserves(b, addr):
+			case !was:
 				return addr, true
-			case !best.IsValid() || at.Before(m.freed[best]) || at.Equal(m.freed[best]) && addr.Less(best):
-				best = addr
+			case !best.IsValid() || at.Before(bestAt) || at.Equal(bestAt) && addr.Less(best):
+				best, bestAt = addr, at
 			}
 		}
 	}
 	return best, best.IsValid()
 }
 
-func (m *model) allocate(id string, wanted []netip.Addr) ([]netip.Addr, error) {
+// pool is the one to allocate from.
+func (m *model) pool(name string, wanted []netip.Addr) (string, error) {
+	if name == "" {
+		name = DefaultPool
+		if len(wanted) > 0 {
+			b := m.blockOf(wanted[0])
+			if b == nil {
+				return "", ErrNotInBlock
+			}
+			name = b.Pool
+		}
+	}
+	switch {
+	case slices.ContainsFunc(m.blocks, func(b Block) bool { return b.Pool == name }):
+		return name, nil
+	case len(m.blocks) == 0 && name == DefaultPool:
+		return "", ErrExhausted
+	}
+	return "", ErrUnknownPool
+}
+
+// want says whether one particular address can be leased; free says that the caller did not name the pool.
+func (m *model) want(pool string, addr netip.Addr, free bool) error {
+	b := m.blockOf(addr)
+	switch {
+	case b == nil:
+		return ErrNotInBlock
+	case b.Pool != pool && free:
+		return ErrInvalidWish
+	case b.Pool != pool || b.Draining:
+		return ErrNotInBlock
+	case m.taken(addr) || m.used(addr) || reserves(b, addr):
+		return ErrAddressInUse
+	}
+	return nil
+}
+
+// allocate takes wanted addresses with IPv4 first.
+func (m *model) allocate(id, name string, wanted []netip.Addr) ([]netip.Addr, error) {
 	if have := m.held[id]; have != nil {
 		for _, w := range wanted {
 			if !slices.Contains(have, w) {
 				return nil, ErrMismatch
 			}
 		}
+		for _, addr := range have {
+			if b := m.blockOf(addr); b != nil && name != "" && b.Pool != name {
+				return nil, ErrMismatch
+			}
+		}
 		return have, nil
+	}
+	pool, err := m.pool(name, wanted)
+	if err != nil {
+		return nil, err
 	}
 	var got []netip.Addr
 	for _, v4 := range []bool{true, false} {
-		i := slices.IndexFunc(wanted, func(a netip.Addr) bool { return a.Is4() == v4 })
-		has := slices.ContainsFunc(m.blocks, func(b netip.Prefix) bool { return b.Addr().Is4() == v4 })
-		switch {
-		case i >= 0 && !slices.ContainsFunc(m.blocks, func(b netip.Prefix) bool { return b.Contains(wanted[i]) }):
-			return nil, ErrNotInBlock
-		case i >= 0 && m.taken(wanted[i]):
-			return nil, ErrAddressInUse
-		case i >= 0:
+		if i := slices.IndexFunc(wanted, func(a netip.Addr) bool { return a.Is4() == v4 }); i >= 0 {
+			if err := m.want(pool, wanted[i], name == ""); err != nil {
+				return nil, err
+			}
 			got = append(got, wanted[i])
-		case has:
-			addr, ok := m.next(v4)
+		} else if slices.ContainsFunc(m.blocks, func(b Block) bool { return b.Pool == pool && b.Prefix.Addr().Is4() == v4 }) {
+			addr, ok := m.next(pool, v4)
 			if !ok {
 				return nil, ErrExhausted
 			}
 			got = append(got, addr)
 		}
-	}
-	if got == nil {
-		return nil, ErrExhausted
 	}
 	for _, addr := range got {
 		delete(m.freed, addr)
@@ -96,117 +167,51 @@ func (m *model) release(id string) {
 	delete(m.held, id)
 }
 
+func (m *model) setInUse(set []InUse) {
+	for _, u := range m.inUse {
+		for addr := u.Prefix.Addr(); u.Prefix.Contains(addr); addr = addr.Next() {
+			if !slices.ContainsFunc(set, func(u InUse) bool { return u.Prefix.Contains(addr) }) {
+				m.left[addr] = m.clock.now()
+			}
+		}
+	}
+	m.inUse = set
+}
+
+// restart forgets what is only in memory.
+func (m *model) restart() { clear(m.left) }
+
 func (m *model) reboot() {
+	m.restart()
 	for id := range m.held {
 		m.release(id)
 	}
 }
 
-// TestModel drives the allocator and the model with the same random steps, among them restarts, reboots and changes of
-// blocks, and wants the same answers: which address, which error, what is listed.
-func TestModel(t *testing.T) {
-	seed := *modelSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d (go test -run TestModel -seed N repeats it)", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
-	all := []string{"10.1.0.0/28", "10.1.0.16/30", "10.2.0.4/31", "fd00::/125", "fd01::/124"}
-	for run := range 8 {
-		f := newFixture(t)
-		f.opts.Log = nil
-		m := &model{clock: f.clock, held: map[string][]netip.Addr{}, freed: map[netip.Addr]time.Time{}}
-		boot := 0
-		setBlocks := func(n int) {
-			m.blocks = nil
-			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-			for _, s := range all[:n] {
-				m.blocks = append(m.blocks, netip.MustParsePrefix(s))
-			}
-			f.setBlocks(all[:n]...)
-		}
-		names := func() []string {
-			var s []string
-			for _, b := range m.blocks {
-				s = append(s, b.String())
-			}
-			return s
-		}
-		setBlocks(3)
-		for step := range 1500 {
-			f.clock.add(time.Duration(1 + rng.IntN(int(2*time.Second))))
-			id := fmt.Sprintf("c%d", rng.IntN(25))
-			switch op := rng.IntN(100); {
-			case op < 50:
-				var wanted []netip.Addr
-				if rng.IntN(5) == 0 {
-					wanted = append(wanted, netip.AddrFrom4([4]byte{10, 1, 0, byte(rng.IntN(22))}))
-				}
-				if rng.IntN(10) == 0 {
-					wanted = append(wanted, netip.AddrFrom16([16]byte{0xfd, 15: byte(rng.IntN(10))}))
-				}
-				want, wantErr := m.allocate(id, wanted)
-				leases, err := f.Allocate(testKey(id), Request{Addresses: wanted})
-				if !errors.Is(err, wantErr) || !slices.Equal(addrsOf(leases), want) {
-					t.Fatalf("run %d step %d: allocate %s %v: %v, %v, want %v, %v", run, step, id, wanted, addrsOf(leases), err, want, wantErr)
-				}
-			case op < 90:
-				f.release(id)
-				m.release(id)
-			case op < 96:
-				f.reopen(f.opts.BootID, names()...)
-			case op < 97:
-				boot++
-				m.reboot()
-				f.reopen(fmt.Sprintf("boot%d", boot), names()...)
-			default:
-				setBlocks(1 + rng.IntN(len(all)))
-			}
-			compare(t, f, m)
-		}
-		if d := f.Damaged(); len(d) != 0 {
-			t.Fatal(d)
-		}
-		f.close()
-	}
-}
+// usage is where the addresses of a block are, by counting them.
+type usage struct{ leased, quarantined, reserved, inUse, free, withheld int64 }
 
-func compare(t *testing.T, f *fixture, m *model) {
-	t.Helper()
-	n := 0
-	for id, addrs := range m.held {
-		leases, _ := f.Lookup(testKey(id))
-		if !slices.Equal(addrsOf(leases), addrs) {
-			t.Fatalf("%s holds %v, want %v", id, addrsOf(leases), addrs)
-		}
-		n += len(addrs)
-	}
-	leases := f.Leases()
-	if len(leases) != n || !slices.IsSortedFunc(leases, func(x, y Lease) int { return x.Addr.Compare(y.Addr) }) {
-		t.Fatalf("%d leases, want %d, sorted: %v", len(leases), n, leases)
-	}
-	resting := 0
-	for _, at := range m.freed {
-		if f.clock.now().Sub(at) < DefaultQuarantine {
-			resting++
-		}
-	}
-	if q := f.Quarantined(); len(q) != resting {
-		t.Fatalf("%d in quarantine, want %d", len(q), resting)
-	}
-	for _, u := range f.Usage() {
-		var leased, quarantined uint64
-		for addr := u.Block.Prefix.Addr(); u.Block.Prefix.Contains(addr); addr = addr.Next() {
-			at, used := m.freed[addr]
-			switch {
-			case m.taken(addr):
-				leased++
-			case used && f.clock.now().Sub(at) < DefaultQuarantine:
-				quarantined++
-			}
-		}
-		if free := u.Size.Uint64() - leased - quarantined; u.Leased != leased || u.Quarantined != quarantined || u.Free.Uint64() != free {
-			t.Fatalf("usage of %s: %+v, want %d leased, %d quarantined, %d free", u.Block.Prefix, u, leased, quarantined, free)
+func (m *model) usage(b *Block) usage {
+	var u usage
+	now := m.clock.now()
+	for addr := b.Prefix.Addr(); b.Prefix.Contains(addr); addr = addr.Next() {
+		_, freed := m.freed[addr]
+		at, was := m.rests(addr)
+		resting := was && now.Sub(at) < DefaultQuarantine
+		switch {
+		case m.taken(addr):
+			u.leased++
+		case reserves(b, addr):
+			u.reserved++
+		case m.used(addr):
+			u.inUse++
+		case resting && freed:
+			u.quarantined++
+		case resting || b.Draining:
+			u.withheld++
+		default:
+			u.free++
 		}
 	}
+	return u
 }

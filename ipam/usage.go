@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"math/big"
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -59,7 +58,13 @@ func (a *Allocator) Quarantined() []Quarantined {
 
 // resting visits the freed addresses whose quarantine is not over.
 func (b *book) resting(now int64, visit func(*record)) {
-	for _, q := range []queue{b.pools[0].freed, b.pools[1].freed, b.strays} {
+	queues := []queue{b.strays}
+	for _, p := range b.pools {
+		for f := range p.stocks {
+			queues = append(queues, p.stocks[f].freed)
+		}
+	}
+	for _, q := range queues {
 		for i := q.tail; i != none && now-b.records[i].freed < b.quarantine; i = b.records[i].prev {
 			visit(&b.records[i])
 		}
@@ -70,29 +75,94 @@ func (b *book) resting(now int64, visit func(*record)) {
 func (a *Allocator) Usage() []Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	resting := make(map[*block]uint64)
-	a.book.resting(a.clock(a.opts.Now()), func(r *record) {
-		if r.block != nil && !r.block.reserved[r.addr] {
-			resting[r.block]++
-		}
-	})
+	now := a.clock(a.opts.Now())
+	a.book.settle(now)
+	counts := a.book.count(now)
 	usage := make([]Usage, 0, len(a.book.blocks))
 	for _, b := range a.book.blocks {
-		u := Usage{Block: b.Block, Size: size(b.Prefix), Leased: b.leased, Quarantined: resting[b] + b.fenced + uint64(len(b.doubtful)), Reserved: a.book.unleased(b.reserved)}
-		u.Block.Reserved = slices.Clone(b.Reserved)
-		u.Free = new(big.Int).Sub(u.Size, new(big.Int).SetUint64(u.Leased+u.Quarantined+u.Reserved))
-		usage = append(usage, u)
+		usage = append(usage, b.usage(counts[b]))
 	}
 	return usage
 }
 
-// unleased counts the addresses that no lease and no fence counts.
-func (b *book) unleased(addrs map[netip.Addr]bool) uint64 {
-	var n uint64
-	for addr := range addrs {
-		if i, known := b.byAddr[addr]; !known || b.records[i].state == freed {
-			n++
+// count is what only going through the records can tell of a block.
+type count struct {
+	resting, fenced uint64
+	// Those that are leased or fenced off, and reserved or in use as well.
+	reserved, inUse int64
+	rests           int64 // those with a slot in the spans that rest
+}
+
+func (b *book) count(now int64) map[*block]*count {
+	counts := make(map[*block]*count, len(b.blocks))
+	for _, blk := range b.blocks {
+		counts[blk] = &count{}
+	}
+	b.resting(now, func(r *record) {
+		if r.block != nil && !r.block.closed.contains(r.addr) {
+			counts[r.block].resting++
+		}
+	})
+	for i := range b.records {
+		r := &b.records[i]
+		if r.block == nil {
+			continue
+		}
+		if r.state == fenced {
+			counts[r.block].fenced++
+		}
+		if len(r.block.notFresh) > 0 {
+			counts[r.block].special(r)
 		}
 	}
-	return n
+	return counts
 }
+
+// special counts a record that may be one of those with two reasons not to be free.
+func (c *count) special(r *record) {
+	switch held := r.state != freed; {
+	case r.block.reserved.contains(r.addr):
+		if held {
+			c.reserved++
+		}
+	case r.block.inUse.contains(r.addr):
+		if held {
+			c.inUse++
+		}
+	default:
+		if _, rests := r.block.restsSince(r.addr); rests {
+			c.rests++
+		}
+	}
+}
+
+func (b *block) usage(c *count) Usage {
+	u := Usage{
+		Block: b.Block, Size: size(b.Prefix),
+		Leased: b.leased, Quarantined: c.resting + c.fenced + uint64(len(b.doubtful)),
+	}
+	u.Block.Reserved = slices.Clone(b.Reserved)
+	u.Reserved = subtract(b.reserved.size(), c.reserved)
+	u.InUse = subtract(b.inUse.size(), c.inUse)
+	left := new(big.Int).Sub(u.Size, new(big.Int).SetUint64(u.Leased+u.Quarantined))
+	left.Sub(left.Sub(left, u.Reserved), u.InUse)
+	if b.Draining {
+		u.Free, u.Withheld = new(big.Int), left
+		return u
+	}
+	u.Withheld = new(big.Int)
+	for _, r := range b.rests {
+		u.Withheld.Add(u.Withheld, r.span.size())
+	}
+	for addr := range b.doubtful {
+		if _, rests := b.restsSince(addr); rests {
+			c.rests++
+		}
+	}
+	subtract(u.Withheld, c.rests)
+	u.Free = left.Sub(left, u.Withheld)
+	return u
+}
+
+// subtract takes n away from x, and returns x.
+func subtract(x *big.Int, n int64) *big.Int { return x.Sub(x, big.NewInt(n)) }

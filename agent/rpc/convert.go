@@ -55,7 +55,7 @@ func peer(p bgp.PeerStatus) *apiv1.Peer {
 
 func block(b agent.Block) *apiv1.Block {
 	return &apiv1.Block{
-		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Size: b.Size.String(), Leased: uint32(b.Leased), Quarantined: uint32(b.Quarantined), Reserved: uint32(b.Reserved),
+		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Size: b.Size.String(), Leased: uint32(b.Leased), Quarantined: uint32(b.Quarantined), Reserved: uint32(b.Reserved.Uint64()),
 		Free: b.Free.String(), Announced: b.Announced, Cover: prefix(b.Cover),
 	}
 }

@@ -160,7 +160,16 @@ func openLeases(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ipa
 	if err != nil {
 		return nil, err
 	}
-	blocks, err := static.New(cfg.Blocks, cfg.HostAddresses()).Blocks(ctx)
+	own := make([]ipam.Block, len(cfg.Blocks))
+	for i, p := range cfg.Blocks {
+		own[i].Prefix = p
+		for _, addr := range cfg.HostAddresses() {
+			if p.Contains(addr) {
+				own[i].Reserved = append(own[i].Reserved, ipam.Range{First: addr, Last: addr})
+			}
+		}
+	}
+	blocks, err := static.New(own).Blocks(ctx)
 	if err == nil {
 		err = leases.SetBlocks(blocks)
 	}

@@ -3,7 +3,6 @@ package static
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 
 	"github.com/hostfabric/hostfabric/ipam"
@@ -14,20 +13,21 @@ type Source struct{ blocks []ipam.Block }
 
 var _ ipam.Source = (*Source)(nil)
 
-// New returns a source of the given prefixes. Those reserved addresses that lie in one of them are never handed out;
-// the others do not concern ipam, so a caller may pass every address of the host.
-func New(prefixes []netip.Prefix, reserved []netip.Addr) *Source {
-	s := &Source{}
-	for _, p := range prefixes {
-		b := ipam.Block{Prefix: p, Source: s.Name()}
-		for _, addr := range reserved {
-			if addr = addr.Unmap().WithZone(""); p.Contains(addr) && !slices.Contains(b.Reserved, addr) {
-				b.Reserved = append(b.Reserved, addr)
-			}
-		}
-		s.blocks = append(s.blocks, b)
+// New returns a source of the given blocks, with its name on them.
+func New(blocks []ipam.Block) *Source {
+	s := &Source{blocks: clone(blocks)}
+	for i := range s.blocks {
+		s.blocks[i].Source = s.Name()
 	}
 	return s
+}
+
+func clone(blocks []ipam.Block) []ipam.Block {
+	own := slices.Clone(blocks)
+	for i := range own {
+		own[i].Reserved = slices.Clone(own[i].Reserved)
+	}
+	return own
 }
 
 // Name is how blocks of this source are labelled.
@@ -35,11 +35,7 @@ func (s *Source) Name() string { return "static" }
 
 // Blocks returns the configured blocks.
 func (s *Source) Blocks(context.Context) ([]ipam.Block, error) {
-	blocks := slices.Clone(s.blocks)
-	for i := range blocks {
-		blocks[i].Reserved = slices.Clone(blocks[i].Reserved)
-	}
-	return blocks, nil
+	return clone(s.blocks), nil
 }
 
 // Watch returns a channel on which nothing ever comes; it is closed when ctx ends.
