@@ -24,7 +24,7 @@ import (
 // Wirer makes and removes container interfaces; endpoint.Wirer is the real one.
 type Wirer interface {
 	Wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
-	Retire(ctx context.Context, hostLink string) (gone <-chan struct{}, err error)
+	Retire(ctx context.Context, hostLink string, addrs []netip.Addr) (gone <-chan struct{}, err error)
 	Inspect(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
 	List(ctx context.Context) ([]endpoint.Live, error)
 }

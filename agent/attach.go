@@ -114,7 +114,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, translate(err))
 	}
 	undo.push(func(ctx context.Context) error {
-		gone, err := a.wirer.Retire(ctx, spec.HostLink)
+		gone, err := a.wirer.Retire(ctx, spec.HostLink, spec.Addrs)
 		if err == nil {
 			err = waitClosed(ctx, gone)
 		}

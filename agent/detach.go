@@ -51,7 +51,7 @@ func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 			return true, fmt.Errorf("detach %s: route %s: %w", key, r.Prefix, err)
 		}
 	}
-	gone, err := a.wirer.Retire(ctx, spec.HostLink)
+	gone, err := a.wirer.Retire(ctx, spec.HostLink, spec.Addrs)
 	if err != nil {
 		return true, fmt.Errorf("detach %s: %w", key, err)
 	}

@@ -51,7 +51,7 @@ func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint,
 	return endpoint.Endpoint{Spec: s}, nil
 }
 
-func (w *fakeWirer) Retire(_ context.Context, hostLink string) (<-chan struct{}, error) {
+func (w *fakeWirer) Retire(_ context.Context, hostLink string, _ []netip.Addr) (<-chan struct{}, error) {
 	gone := make(chan struct{})
 	w.mu.Lock()
 	hold, err := w.hold, w.retireErr

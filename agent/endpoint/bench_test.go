@@ -49,7 +49,7 @@ func BenchmarkRetire(b *testing.B) {
 	b.ResetTimer()
 	for i := range gone {
 		var err error
-		if gone[i], err = w.Retire(context.Background(), endpoint.HostLink(fmt.Sprint(i), "eth0")); err != nil {
+		if gone[i], err = w.Retire(context.Background(), endpoint.HostLink(fmt.Sprint(i), "eth0"), nil); err != nil {
 			b.Fatal(err)
 		}
 	}

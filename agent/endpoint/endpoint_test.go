@@ -258,7 +258,7 @@ func TestLeftoversAreReplaced(t *testing.T) {
 		t.Errorf("left in the first namespace: %s", got)
 	}
 
-	if _, err := w.Retire(t.Context(), s.HostLink); err != nil { // and nobody reaps
+	if _, err := w.Retire(t.Context(), s.HostLink, s.Addrs); err != nil { // and nobody reaps
 		t.Fatal(err)
 	}
 	wire(t, w, s)
@@ -340,7 +340,7 @@ func TestRetire(t *testing.T) {
 	for i := range n {
 		s := spec(nstest.New(t, fmt.Sprint("box", i)), fmt.Sprint("c", i), fmt.Sprintf("10.64.0.%d", i))
 		wire(t, w, s)
-		gone, err := w.Retire(t.Context(), s.HostLink)
+		gone, err := w.Retire(t.Context(), s.HostLink, s.Addrs)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +352,7 @@ func TestRetire(t *testing.T) {
 	if got := links(t, host); got != "" {
 		t.Errorf("left: %s", got)
 	}
-	gone, err := w.Retire(t.Context(), "hfnosuch")
+	gone, err := w.Retire(t.Context(), "hfnosuch", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +368,7 @@ func TestRunReapsAfterACrash(t *testing.T) {
 	w, host := newWirer(t)
 	s := spec(nstest.New(t, "box"), "c1", "10.64.0.5")
 	wire(t, w, s)
-	gone, err := w.Retire(t.Context(), s.HostLink)
+	gone, err := w.Retire(t.Context(), s.HostLink, s.Addrs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +427,7 @@ func TestNoFileDescriptorsLeak(t *testing.T) {
 		if _, err := w.Inspect(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Retire(t.Context(), s.HostLink); err != nil {
+		if _, err := w.Retire(t.Context(), s.HostLink, s.Addrs); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -68,7 +68,7 @@ func TestContainersTalk(t *testing.T) {
 		}
 	}
 	run(t, w)
-	gone, err := w.Retire(t.Context(), specs[0].HostLink)
+	gone, err := w.Retire(t.Context(), specs[0].HostLink, specs[0].Addrs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestWireConcurrently(t *testing.T) {
 				if _, err := w.Inspect(t.Context(), s); err != nil {
 					return err
 				}
-				gone, err := w.Retire(t.Context(), s.HostLink)
+				gone, err := w.Retire(t.Context(), s.HostLink, s.Addrs)
 				if err != nil {
 					return err
 				}

@@ -25,9 +25,11 @@ type Wirer struct {
 	host *rtnl.Conn
 	ipv6 bool // the kernel has it
 
-	mu      sync.Mutex        // guards dead
-	dead    []chan<- struct{} // closed when their links, which are in the graveyard, are gone
-	deadSet chan struct{}     // size 1: dead is not empty
+	mu      sync.Mutex    // guards dead
+	dead    []retired     // those whose links are in the graveyard, or gone already
+	deadSet chan struct{} // size 1: dead is not empty
+
+	unforgotten map[unix.Errno]bool // failures to forget connections that were logged; Run's alone
 }
 
 // New returns a Wirer for the calling thread's network namespace.
@@ -35,7 +37,7 @@ func New(opts Options) (*Wirer, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	w := &Wirer{log: opts.Log, deadSet: make(chan struct{}, 1)}
+	w := &Wirer{log: opts.Log, unforgotten: make(map[unix.Errno]bool), deadSet: make(chan struct{}, 1)}
 	var err error
 	if w.home, err = rtnl.ThreadNamespace(); err != nil {
 		return nil, err

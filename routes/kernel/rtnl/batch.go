@@ -46,9 +46,14 @@ func (b *Batch) Address(family, bits uint8, index int) {
 	b.add(&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{Family: family, Prefixlen: bits, Scope: unix.RT_SCOPE_UNIVERSE, Index: uint32(index)}})
 }
 
-// Neighbour appends a struct ndmsg.
+// Neighbour appends a struct ndmsg. Its type is for the kernel to tell, which refuses a dump that has one.
 func (b *Batch) Neighbour(family uint8, index int, state uint16) {
-	b.add(&netlink.Ndmsg{Family: family, Index: uint32(index), State: state, Type: unix.RTN_UNICAST})
+	b.add(&netlink.Ndmsg{Family: family, Index: uint32(index), State: state})
+}
+
+// Netfilter appends a struct nfgenmsg.
+func (b *Batch) Netfilter(family uint8) {
+	b.add(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 }
 
 // RouteHeader is the part of a struct rtmsg that is used here.

@@ -30,6 +30,7 @@ const (
 // panic, when a dump ends with an error and the kernel's words for it.
 type Conn struct {
 	socket *nl.NetlinkSocket
+	name   string // of its kind, for errors
 	port   uint32
 
 	mu     sync.Mutex // guards all below, and one exchange
@@ -38,15 +39,20 @@ type Conn struct {
 }
 
 // Open opens a socket in the calling thread's network namespace; the Conn stays there whatever thread uses it.
-func Open() (*Conn, error) {
-	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+func Open() (*Conn, error) { return open(unix.NETLINK_ROUTE, "rtnetlink") }
+
+// OpenNetfilter is Open for requests to netfilter (nfnetlink), whose headers are Batch.Netfilter's.
+func OpenNetfilter() (*Conn, error) { return open(unix.NETLINK_NETFILTER, "nfnetlink") }
+
+func open(protocol int, name string) (*Conn, error) {
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol)
 	if err != nil {
-		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+		return nil, fmt.Errorf("open %s socket: %w", name, err)
 	}
-	c := &Conn{socket: socket}
+	c := &Conn{socket: socket, name: name}
 	if err := c.setup(); err != nil {
 		socket.Close()
-		return nil, fmt.Errorf("set up rtnetlink socket: %w", err)
+		return nil, fmt.Errorf("set up %s socket: %w", name, err)
 	}
 	return c, nil
 }
@@ -156,17 +162,17 @@ func (c *Conn) exchange(requests []*nl.NetlinkRequest, errs []error, reply func(
 		out = append(out, r.Serialize()...)
 	}
 	if c.closed { // its descriptor may be somebody else's
-		return errors.New("rtnetlink socket is closed")
+		return fmt.Errorf("%s socket is closed", c.name)
 	}
 	// The library's Send takes a single request.
 	if err := unix.Sendto(c.socket.GetFd(), out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("send to rtnetlink: %w", err)
+		return fmt.Errorf("send to %s: %w", c.name, err)
 	}
 	interrupted := false
 	for {
 		messages, _, err := c.socket.Receive()
 		if err != nil {
-			return fmt.Errorf("receive from rtnetlink: %w", err)
+			return fmt.Errorf("receive from %s: %w", c.name, err)
 		}
 		for _, m := range messages {
 			i := int(int32(m.Header.Seq - base))
