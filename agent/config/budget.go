@@ -22,7 +22,7 @@ func (d *draft) checkBudget(r *report) {
 	}
 }
 
-func split(blocks []located[netip.Prefix]) (ipv4, ipv6 []netip.Prefix) {
+func split(blocks []located[Block]) (ipv4, ipv6 []netip.Prefix) {
 	c := Config{Blocks: values(blocks)}
 	return c.BlocksByFamily()
 }

@@ -11,6 +11,9 @@ func (d *draft) check(r *report) {
 	d.checkPeers(r)
 	d.checkBlocks(r)
 	d.checkFabric(r)
+	d.checkPools(r)
+	d.checkClaims(r)
+	d.checkEtcd(r)
 	d.checkBudget(r)
 	d.checkTimers(r)
 	d.checkMTU(r)
@@ -67,23 +70,34 @@ var notForContainers = []struct {
 }
 
 func (d *draft) checkBlocks(r *report) {
-	if len(d.blocks) == 0 && r.good("blocks") && r.lines["blocks"] > 0 && r.lines["blocks[0]"] == 0 {
+	if d.Source == SourceStatic && len(d.blocks) == 0 && r.good("blocks") && r.lines["blocks"] > 0 && r.lines["blocks[0]"] == 0 {
 		r.add("blocks", "empty", "a host without a block has no address to give")
 	}
-	for i, b := range d.blocks {
-		if text, hint := unfit(b.value); text != "" {
+	blocks := d.blockPrefixes()
+	for i, b := range blocks {
+		low, high := 8, 32
+		if b.value.Addr().Is6() {
+			low, high = 32, 128
+		}
+		if text, hint := unfit(b.value, low, high); text != "" {
 			r.add(b.path, text, hint)
 			continue
 		}
-		for _, other := range d.blocks[:i] {
-			if b.value.Overlaps(other.value) {
-				r.add(b.path, fmt.Sprintf("%s overlaps %s, %s", b.value, other.path, other.value), "remove one")
-				break
-			}
+		checkOverlap(b, blocks[:i], r)
+		if text := d.foreign(b.value); text != "" {
+			r.add(b.path, text, "a container would get that address")
 		}
-		d.checkForeign(b, r)
 	}
 	d.checkRoom(r)
+}
+
+func checkOverlap(p located[netip.Prefix], others []located[netip.Prefix], r *report) {
+	for _, o := range others {
+		if p.value.Overlaps(o.value) {
+			r.add(p.path, fmt.Sprintf("%s overlaps %s, %s", p.value, o.path, o.value), "remove one")
+			return
+		}
+	}
 }
 
 // checkRoom refuses a family whose only address is the host's own.
@@ -100,14 +114,13 @@ func (d *draft) checkRoom(r *report) {
 	}
 }
 
-// unfit says why a prefix cannot be a block.
-func unfit(p netip.Prefix) (text, hint string) {
-	low, high := 8, 32
-	if p.Addr().Is6() {
-		low, high = 32, 128
-	}
-	if p.Bits() < low {
+// unfit says why containers cannot have their addresses in a prefix, which may be /low to /high.
+func unfit(p netip.Prefix, low, high int) (text, hint string) {
+	switch {
+	case p.Bits() < low:
 		return fmt.Sprintf("%s is too large", p), fmt.Sprintf("/%d to /%d", low, high)
+	case p.Bits() > high:
+		return fmt.Sprintf("%s is too small", p), fmt.Sprintf("/%d to /%d", low, high)
 	}
 	for _, s := range notForContainers {
 		if p.Overlaps(s.prefix) {
@@ -117,19 +130,19 @@ func unfit(p netip.Prefix) (text, hint string) {
 	return "", ""
 }
 
-// checkForeign refuses a block with an address of the network around the host. One such address is reported.
-func (d *draft) checkForeign(b located[netip.Prefix], r *report) {
-	for _, p := range d.peers {
+// foreign names an address of the network around the host that lies in p; empty if there is none.
+func (d *draft) foreign(p netip.Prefix) string {
+	for _, peer := range d.peers {
 		for _, a := range []located[netip.Addr]{
-			{p.path + ".address", p.value.Address},
-			{p.path + ".local_address", p.value.LocalAddress},
+			{peer.path + ".address", peer.value.Address},
+			{peer.path + ".local_address", peer.value.LocalAddress},
 		} {
-			if a.value.IsValid() && b.value.Contains(a.value.WithZone("")) {
-				r.add(b.path, fmt.Sprintf("%s contains %s, which is %s", b.value, a.value, a.path), "a container would get that address")
-				return
+			if a.value.IsValid() && p.Contains(a.value.WithZone("")) {
+				return fmt.Sprintf("%s contains %s, which is %s", p, a.value, a.path)
 			}
 		}
 	}
+	return ""
 }
 
 // checkFabric also wants the blocks inside: with the same fabric everywhere, other hosts refuse what is not.
@@ -138,22 +151,19 @@ func (d *draft) checkFabric(r *report) {
 		if f.value.Bits() == 0 {
 			r.add(f.path, f.value.String()+" is the default route", "that is import_default")
 		}
-		for _, other := range d.fabric[:i] {
-			if f.value.Overlaps(other.value) {
-				r.add(f.path, fmt.Sprintf("%s overlaps %s, %s", f.value, other.path, other.value), "remove one")
-				break
-			}
+		checkOverlap(f, d.fabric[:i], r)
+	}
+	for _, b := range d.blockPrefixes() {
+		if r.good(b.path) {
+			d.checkInFabric(b, r)
 		}
 	}
-	for _, b := range d.blocks {
-		if !r.good(b.path) {
-			continue
-		}
-		if family := d.fabricOf(b.value); len(family) > 0 && !slices.ContainsFunc(family, func(f netip.Prefix) bool {
-			return f.Bits() <= b.value.Bits() && f.Contains(b.value.Addr())
-		}) {
-			r.add(b.path, fmt.Sprintf("%s lies outside fabric", b.value), "other hosts would refuse it; extend fabric")
-		}
+}
+
+func (d *draft) checkInFabric(p located[netip.Prefix], r *report) {
+	family := d.fabricOf(p.value)
+	if len(family) > 0 && !slices.ContainsFunc(family, func(f netip.Prefix) bool { return within(p.value, f) }) {
+		r.add(p.path, fmt.Sprintf("%s lies outside fabric", p.value), "other hosts would refuse it; extend fabric")
 	}
 }
 
@@ -184,7 +194,7 @@ func (d *draft) checkMTU(r *report) {
 		return
 	}
 	least, why := 576, "IPv4 needs it"
-	if _, ipv6 := split(d.blocks); len(ipv6) > 0 {
+	if _, ipv6 := d.families(); ipv6 {
 		least, why = 1280, "IPv6 needs it (RFC 8200 section 5)"
 	}
 	if d.MTU < least {

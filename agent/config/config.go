@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/hostfabric/hostfabric/ipam"
 )
 
 // Config is a host's whole configuration. It is valid as Load returns it and is not changed afterwards.
@@ -18,7 +20,11 @@ type Config struct {
 	Host     string     // one DNS label
 
 	Peers         []Peer
-	Blocks        []netip.Prefix // masked, disjoint, in the order of the file
+	Source        SourceKind
+	Blocks        []Block        // disjoint, in the order of the file; with SourceEtcd, to be claimed there at start
+	Reserved      []ipam.Range   // never for containers; may lie outside this host's blocks
+	Etcd          Etcd           // with SourceStatic as the file has it, but without what is in other files
+	Pools         []ipam.Pool    // with SourceEtcd and none in the file, one of Fabric
 	Fabric        []netip.Prefix // the container space of all hosts together
 	Import        []ImportRule   // beyond the default route and Fabric, see ImportRules
 	ImportDefault bool           // accept 0.0.0.0/0 and ::/0
@@ -88,10 +94,13 @@ type BFD struct {
 	Multiplier int
 }
 
-// IPAM is about the lease file.
+// IPAM is about the lease file, and how blocks come and go.
 type IPAM struct {
-	Quarantine time.Duration // between release and reuse of an address
-	Fsync      bool
+	Quarantine  time.Duration // between release and reuse of an address
+	Fsync       bool
+	MaxBlocks   int           // most base blocks of this host in a pool and family
+	ShrinkAfter time.Duration // how long a claimed block is not needed before it is given back; 0: never
+	Settle      time.Duration // between a change of announcements and what relies on it, for the ToRs to follow
 }
 
 // Routes is about the kernel's routes. They are in the main table.
@@ -140,34 +149,6 @@ func (c *Config) LeaseFile() string { return filepath.Join(c.StateDir, "leases")
 
 // CNISpool is the directory of the DELs that came while the agent was down.
 func (c *Config) CNISpool() string { return filepath.Join(c.StateDir, "cni-spool") }
-
-// BlocksByFamily splits Blocks.
-func (c *Config) BlocksByFamily() (ipv4, ipv6 []netip.Prefix) {
-	for _, b := range c.Blocks {
-		if b.Addr().Is4() {
-			ipv4 = append(ipv4, b)
-		} else {
-			ipv6 = append(ipv6, b)
-		}
-	}
-	return ipv4, ipv6
-}
-
-// HostAddresses are the host's own addresses in the fabric: the first of the first block of each family. They
-// are never given to a container. None if HostAddress is off.
-func (c *Config) HostAddresses() []netip.Addr {
-	if !c.HostAddress {
-		return nil
-	}
-	var addrs []netip.Addr
-	ipv4, ipv6 := c.BlocksByFamily()
-	for _, blocks := range [][]netip.Prefix{ipv4, ipv6} {
-		if len(blocks) > 0 {
-			addrs = append(addrs, blocks[0].Addr())
-		}
-	}
-	return addrs
-}
 
 // ImportRules are all the prefixes to accept from peers: the default routes, everything inside Fabric, and Import.
 func (c *Config) ImportRules() []ImportRule {

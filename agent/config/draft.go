@@ -12,8 +12,12 @@ type draft struct {
 	Config
 	listen listen
 	peers  []located[peerDraft]
-	blocks []located[netip.Prefix]
+	blocks []located[Block]
 	fabric []located[netip.Prefix]
+	pools  []poolDraft
+	etcd   etcdDraft
+
+	poolsKnown bool // the pools parsed, so that looking for a block in them makes sense
 }
 
 // located is a value that parsed, and the path of its key.
@@ -93,19 +97,27 @@ func (d *draft) setScalars(l *layers, r *report) {
 	}
 }
 
-func (d *draft) setLists(l *layers, r *report, read passwords) {
+func (d *draft) setLists(l *layers, r *report, f files) {
 	for i, v := range l.list("peers", r, "the routers this host connects to; [] for none") {
 		if values, ok := v.(map[string]any); ok {
-			d.addPeer(fmt.Sprintf("peers[%d]", i), values, r, read)
+			d.addPeer(fmt.Sprintf("peers[%d]", i), values, r, f)
 		}
 	}
-	d.blocks = prefixes("blocks", l.list("blocks", r, "the address blocks of this host"), r)
+	needed := ""
+	if d.Source == SourceStatic {
+		needed = "the address blocks of this host"
+	}
+	for i, v := range l.list("blocks", r, needed) {
+		d.addBlock(fmt.Sprintf("blocks[%d]", i), v, r)
+	}
+	d.Reserved = ranges("reserved", l.list("reserved", r, ""), r)
 	d.fabric = prefixes("fabric", l.list("fabric", r, ""), r)
 	for i, v := range l.list("import", r, "") {
 		if rule, ok := importRule(fmt.Sprintf("import[%d]", i), v, r); ok {
 			d.Import = append(d.Import, rule)
 		}
 	}
+	d.setPools(l, r)
 }
 
 // list is a list of the file; needed, if not empty, says what must be there.
@@ -117,12 +129,12 @@ func (l *layers) list(key string, r *report, needed string) []any {
 	return values
 }
 
-func (d *draft) addPeer(path string, values map[string]any, r *report, read passwords) {
+func (d *draft) addPeer(path string, values map[string]any, r *report, f files) {
 	var p peerDraft
 	setEntry(peerFields, &p, path, values, r)
 	if p.passwordFile != "" {
 		at := path + ".password_file"
-		password, err := read(p.passwordFile)
+		password, err := f.password(p.passwordFile)
 		if err != nil {
 			r.addErr(at, "", err)
 		}
@@ -219,9 +231,22 @@ func (d *draft) config() *Config {
 	for _, p := range d.peers {
 		c.Peers = append(c.Peers, p.value.Peer)
 	}
-	c.Blocks, c.Fabric = values(d.blocks), values(d.fabric)
+	c.Blocks, c.Fabric = d.finalBlocks(), values(d.fabric)
+	for _, p := range d.pools {
+		c.Pools = append(c.Pools, p.pool())
+	}
+	c.Etcd.Endpoints = values(d.etcd.endpoints)
 	c.BGP.Listen = d.listens()
 	return &c
+}
+
+// families are Config.Families of what is known so far.
+func (d *draft) families() (ipv4, ipv6 bool) {
+	c := Config{Source: d.Source, Blocks: values(d.blocks)}
+	for _, p := range d.pools {
+		c.Pools = append(c.Pools, p.pool())
+	}
+	return c.Families()
 }
 
 func values[T any](list []located[T]) []T {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"no mapping", "- asn\n", `hostfabric.yaml: line 1: not a mapping (write lines such as "asn: 4200000001")`},
 		{"two documents", with("---\nasn: 1"), "hostfabric.yaml: line 4: a second document begins (keep one, without ---)"},
 		{"alias", with("mtu: &a 1500\nhost: *a"), "host: YAML aliases are not understood (write the value out)"},
-		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: api, asn, bfd, bgp, blocks, budget, fabric, graceful_restart, host, host_address, import, import_default, ipam, log, manage_sysctls, metrics, mtu, peers, router_id, routes, run_dir, state_dir, timers)"},
+		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: api, asn, bfd, bgp, blocks, budget, etcd, fabric, graceful_restart, host, host_address, import, import_default, ipam, log, manage_sysctls, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, source, state_dir, timers)"},
 		{"odd key", with("? [a]\n: b"), "?: line 4: a key must be a word"},
 		{"odd text in a key", with(`"a\nb": 1`), `"a\nb": line 4: unknown key (did you mean api?)`},
 
@@ -103,6 +104,23 @@ func TestMistakes(t *testing.T) {
 		{"fabric of everything", with("fabric: [0.0.0.0/0]"), "fabric[0]: 0.0.0.0/0 is the default route (that is import_default)"},
 		{"budget", blocks("10.64.0.0/26, 10.64.1.0/26, 10.64.2.0/26") + "budget: {ipv4: 2}\n", "blocks: they take 3 prefixes in a ToR's table, and budget.ipv4 is 2 (use fewer or adjacent blocks, or raise budget.ipv4 if the ToR's table has room for that on every host)"},
 
+		{"block without prefix", blocks("{pool: web}"), "blocks[0].prefix: missing (such as 10.64.0.0/26)"},
+		{"block with a wrong pool", blocks("{prefix: 10.64.0.0/26, pool: Web}"), `blocks[0].pool: "Web" is not the name of a pool (lower-case letters, digits and inner hyphens, at most 32)`},
+		{"block with host bits", blocks("{prefix: 10.64.0.1/26}"), "blocks[0].prefix: 10.64.0.1/26 has host bits set (write 10.64.0.0/26)"},
+		{"block with an unknown key", blocks("{prefix: 10.64.0.0/26, pol: web}"), "blocks[0].pol: line 3: unknown key (did you mean blocks[0].pool?)"},
+		{"overlap in another pool", blocks("10.64.0.0/26, {prefix: 10.64.0.0/27, pool: web}"), "blocks[1]: 10.64.0.0/27 overlaps blocks[0], 10.64.0.0/26 (remove one)"},
+		{"list for a block", blocks("[10.64.0.0/26]"), "blocks[0]: this is a list, not a single value or a mapping (keys: pool, prefix)"},
+
+		// Reserved addresses.
+		{"reserved word", with("reserved: [gateway]"), `reserved[0]: "gateway" is not an address, a prefix or a range (such as 10.64.0.5, 10.64.0.8/29 or 10.64.0.20-10.64.0.29)`},
+		{"reserved short range", with("reserved: [10.64.0.20-29]"), `reserved[0]: "10.64.0.20-29" is not an address, a prefix or a range (such as 10.64.0.5, 10.64.0.8/29 or 10.64.0.20-10.64.0.29)`},
+		{"reserved zone", with("reserved: ['fe80::1%eth0']"), `reserved[0]: "fe80::1%eth0" is not an address, a prefix or a range (such as 10.64.0.5, 10.64.0.8/29 or 10.64.0.20-10.64.0.29)`},
+		{"reserved host bits", with("reserved: [10.64.0.5, 10.64.0.9/29]"), "reserved[1]: 10.64.0.9/29 has host bits set (write 10.64.0.8/29)"},
+		{"reserved backwards", with("reserved: [10.64.0.29-10.64.0.20]"), "reserved[0]: 10.64.0.29-10.64.0.20 ends before it begins (write 10.64.0.20-10.64.0.29)"},
+		{"reserved families", with("reserved: ['10.64.0.1-fd00::1']"), "reserved[0]: 10.64.0.1 and fd00::1 are of different families"},
+		{"reserved mapped", with("reserved: ['::ffff:10.64.0.1']"), "reserved[0]: ::ffff:10.64.0.1 has an IPv4 address written as IPv6 (write it as IPv4)"},
+		{"reserved mapping", with("reserved: [{first: 10.64.0.1}]"), "reserved[0]: this is a mapping, not a single value"},
+
 		// Import.
 		{"import word", with("import: [any]"), `import[0]: "any" is not a prefix (such as 10.64.0.0/26 or fd00:64::/64)`},
 		{"import le", with("import: [{prefix: 10.0.0.0/8, le: 7}]"), "import[0]: lengths 8 to 7 do not fit 10.0.0.0/8 (8 <= ge <= le <= 32)"},
@@ -125,6 +143,10 @@ func TestMistakes(t *testing.T) {
 		{"mtu of IPv6", blocks("10.64.0.0/26, 'fd00::/64'") + "mtu: 1279\n", "mtu: 1279 is below 1280 (IPv6 needs it (RFC 8200 section 5); 0 takes the uplink's)"},
 		{"bfd", with("bfd: {enabled: true}"), "bfd.enabled: this version has no BFD (remove it, or set it to false; timers.hold notices a dead ToR meanwhile)"},
 
+		{"max_blocks", with("ipam: {max_blocks: 1025}"), `ipam.max_blocks: "1025" is not a number from 1 to 1024`},
+		{"shrink_after", with("ipam: {shrink_after: 169h}"), "ipam.shrink_after: 169h is not from 0s to 168h"},
+		{"settle", with("ipam: {settle: 61s}"), "ipam.settle: 61s is not from 0s to 1m"},
+
 		// Places.
 		{"inspect by name", with("bgp: {inspect: 'localhost:50051'}"), `bgp.inspect: "localhost:50051" is not an address and port (write 127.0.0.1:50051)`},
 		{"inspect for everybody", with("bgp: {inspect: ':50051'}"), "bgp.inspect: :50051 is open to the network (it has no authentication; use a loopback address or unix:///path)"},
@@ -133,18 +155,22 @@ func TestMistakes(t *testing.T) {
 		{"group", with("api: {group: 'a b'}"), `api.group: "a b" is not the name of a group`},
 		{"log level", with("log: {level: verbose}"), `log.level: "verbose" is not one of debug, info, warn, error`},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if !strings.Contains(tc.file, "host: ") {
-				t.Setenv("HOSTFABRIC_HOST", "h") // the machine that runs the test may be called anything
-			}
-			c, err := Load(write(t, tc.file), nil)
-			if c != nil || err == nil {
-				t.Fatalf("accepted: %+v", c)
-			}
-			if diff := cmp.Diff(tc.want, err.Error()); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-		})
+		t.Run(tc.name, func(t *testing.T) { refused(t, tc.file, tc.want) })
+	}
+}
+
+// refused wants just these mistakes.
+func refused(t *testing.T, file, want string) {
+	t.Helper()
+	if !strings.Contains(file, "host: ") {
+		t.Setenv("HOSTFABRIC_HOST", "h") // the machine that runs the test may be called anything
+	}
+	c, err := Load(write(t, file), nil)
+	if c != nil || err == nil {
+		t.Fatalf("accepted: %+v", c)
+	}
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
@@ -228,28 +254,62 @@ func TestPasswordFiles(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(small))
 	f.Add([]byte("asn: 65000.10\nimport: [10.0.0.0/8, {prefix: 10.0.0.0/8, le: 24}]\nlog: {level: debug}\n"))
+	f.Add([]byte(small + "source: etcd\nfabric: [10.64.0.0/12, 'fd00:64::/48']\netcd: {endpoints: ['https://192.0.2.1:2379'], ca_file: a, username: b, password_file: c}\n"))
+	f.Add([]byte(small + "reserved: [10.64.0.5, 10.64.0.8/29, 'fd00::1-fd00::2']\npools: [{name: default, prefixes: [10.64.0.0/12, 'fd00:64::/48'], block_ipv4: 24, block_ipv6: 60}]\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Add([]byte("---\n---\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parse("x.yaml", data, nil, func(string) (Secret, error) { return "", nil })
+		c, err := parse("x.yaml", data, nil, files{unread: true})
 		if (c == nil) == (err == nil) {
 			t.Fatalf("%v and %v", c, err)
 		}
 		if c == nil {
 			return
 		}
-		for i, b := range c.Blocks {
-			if b != b.Masked() {
-				t.Errorf("block %s is not masked", b)
+		disjoint(t, c.BlockPrefixes())
+		for _, b := range c.Blocks {
+			if b.Pool == "" {
+				t.Errorf("block %s has no pool", b.Prefix)
 			}
-			for _, o := range c.Blocks[:i] {
-				if b.Overlaps(o) {
-					t.Errorf("%s overlaps %s", b, o)
+		}
+		var pooled []netip.Prefix
+		for _, p := range c.Pools {
+			pooled = append(pooled, p.Prefixes...)
+			for _, prefix := range p.Prefixes {
+				base := p.BaseIPv6
+				if prefix.Addr().Is4() {
+					base = p.BaseIPv4
+				}
+				if base < prefix.Bits() || base > prefix.Addr().BitLen() {
+					t.Errorf("pool %s: /%d of %s", p.Name, base, prefix)
 				}
 			}
+		}
+		disjoint(t, pooled)
+		for _, x := range c.Reserved {
+			if x.Last.Less(x.First) || x.First.Is4() != x.Last.Is4() {
+				t.Errorf("reserved: %v", x)
+			}
+		}
+		if c.Source == SourceEtcd && (len(c.Etcd.Endpoints) == 0 || len(c.Pools) == 0) {
+			t.Errorf("etcd without endpoints or pools: %+v", c)
 		}
 		if c.ASN == 0 || c.Timers.Hold <= c.Timers.Keepalive || len(c.SpeakerSocket()) > maxSocket {
 			t.Errorf("invalid: %+v", c)
 		}
 	})
+}
+
+func disjoint(t *testing.T, prefixes []netip.Prefix) {
+	t.Helper()
+	for i, p := range prefixes {
+		if p != p.Masked() {
+			t.Errorf("%s is not masked", p)
+		}
+		for _, o := range prefixes[:i] {
+			if p.Overlaps(o) {
+				t.Errorf("%s overlaps %s", p, o)
+			}
+		}
+	}
 }

@@ -19,24 +19,21 @@ const maxFile = 1 << 20
 // Load reads the file and applies the environment and those flags of overrides (may be nil) that were given and
 // are named like a key: --log-level is log.level. The error is Errors unless the file cannot be read at all.
 func Load(path string, overrides *pflag.FlagSet) (*Config, error) {
-	return load(path, overrides, readPassword)
+	return load(path, overrides, files{dir: filepath.Dir(path)})
 }
 
-// LoadWithoutSecrets is Load for a process that may not read the password files, such as the speaker, which gets
-// the passwords from the agent: every Password stays empty.
+// LoadWithoutSecrets is Load for a process that may not read the files of passwords and keys, such as the speaker,
+// which gets the passwords from the agent: every Password stays empty, and Etcd.TLS nil.
 func LoadWithoutSecrets(path string, overrides *pflag.FlagSet) (*Config, error) {
-	return load(path, overrides, func(string) (Secret, error) { return "", nil })
+	return load(path, overrides, files{unread: true})
 }
 
-// passwords reads a password file.
-type passwords func(path string) (Secret, error)
-
-func load(path string, overrides *pflag.FlagSet, read passwords) (*Config, error) {
+func load(path string, overrides *pflag.FlagSet, f files) (*Config, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return parse(path, data, overrides, read)
+	return parse(path, data, overrides, f)
 }
 
 func readFile(path string) ([]byte, error) {
@@ -59,7 +56,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // parse is Load without the reading of the file itself.
-func parse(path string, data []byte, overrides *pflag.FlagSet, read passwords) (*Config, error) {
+func parse(path string, data []byte, overrides *pflag.FlagSet, f files) (*Config, error) {
 	r := newReport()
 	tree, ok := readTree(filepath.Base(path), data, r)
 	if !ok {
@@ -71,12 +68,8 @@ func parse(path string, data []byte, overrides *pflag.FlagSet, read passwords) (
 	}
 	d := &draft{}
 	d.setScalars(l, r)
-	d.setLists(l, r, func(name string) (Secret, error) {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(filepath.Dir(path), name)
-		}
-		return read(name)
-	})
+	d.setLists(l, r, f)
+	d.setEtcd(l, r, f)
 	d.check(r)
 	if err := r.err(); err != nil {
 		return nil, err

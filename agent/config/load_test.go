@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/hostfabric/hostfabric/ipam"
 )
 
 const small = `
@@ -59,14 +61,16 @@ func TestLoadFillsDefaults(t *testing.T) {
 			{Address: addr("10.0.0.0"), ASN: 4200100001, Name: "10.0.0.0", MaxPrefixes: 20000},
 			{Address: addr("10.0.0.2"), ASN: 4200100002, Name: "10.0.0.2", MaxPrefixes: 20000},
 		},
-		Blocks:          []netip.Prefix{pfx("10.64.0.0/26"), pfx("fd00:64::/64")},
+		Source:          SourceStatic,
+		Blocks:          []Block{{pfx("10.64.0.0/26"), "default"}, {pfx("fd00:64::/64"), "default"}},
+		Etcd:            Etcd{Prefix: "/hostfabric/v1", Timeout: 3 * time.Second},
 		ImportDefault:   true,
 		Budget:          Budget{4, 4},
 		Timers:          Timers{3 * time.Second, 9 * time.Second, time.Second},
 		GracefulRestart: GracefulRestart{true, 2 * time.Minute, 5 * time.Second},
 		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}},
 		BFD:             BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
-		IPAM:            IPAM{Quarantine: 10 * time.Second},
+		IPAM:            IPAM{Quarantine: 10 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
 		Routes:          Routes{Metric: 2048, Resync: 30 * time.Second},
 		HostAddress:     true,
 		ManageSysctls:   true,
@@ -94,7 +98,22 @@ peers:
     passive: true
     local_address: fe80::2%tor1
     max_prefixes: 100
-blocks: [10.64.0.0/26]
+source: static
+blocks: [10.64.0.0/26, {prefix: 10.64.1.0/26, pool: web}]
+reserved: [10.64.0.5, 10.64.0.8/29, 10.64.0.20-10.64.0.29, "fd00:64::/126"]
+etcd:
+  endpoints: ["https://192.0.2.1:2379/", "https://etcd2.example.net:2379"]
+  ca_file: not-read-unless-the-source-is-etcd
+  cert_file: host.pem
+  key_file: host-key.pem
+  username: host1
+  password_file: etcd-password
+  prefix: /fabrics/a.b
+  timeout: 100ms
+  host_id: R1-h1
+pools:
+  - {name: default, prefixes: [10.64.0.0/13, "fd00:64::/48"], block_ipv4: 24, block_ipv6: 60}
+  - {name: web, prefixes: [10.72.0.0/13]}
 fabric: [10.64.0.0/12]
 import: [192.0.2.0/24, {prefix: 10.0.0.0/8, le: 24}, {prefix: 10.0.0.0/8, ge: 16}, {prefix: "fd00::/8", ge: 32, le: 64}]
 import_default: false
@@ -104,7 +123,7 @@ graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s}
 bgp: {listen: auto, port: 1179, multipath: 8, inspect: "unix:///run/x.sock"}
 bfd: {enabled: false, interval: 100ms, multiplier: 5}
 mtu: 9000
-ipam: {quarantine: 1m, fsync: true}
+ipam: {quarantine: 1m, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
 routes: {metric: 100, resync: 1m}
 host_address: false
 manage_sysctls: false
@@ -125,7 +144,20 @@ log: {level: debug, format: json}
 			Address: addr("fe80::1%tor1"), ASN: 65001, Name: "tor1", Password: "s3cret", TTLSecurity: true, Passive: true,
 			LocalAddress: addr("fe80::2%tor1"), MaxPrefixes: 100,
 		}},
-		Blocks: []netip.Prefix{pfx("10.64.0.0/26")},
+		Source: SourceStatic,
+		Blocks: []Block{{pfx("10.64.0.0/26"), "default"}, {pfx("10.64.1.0/26"), "web"}},
+		Reserved: []ipam.Range{
+			{First: addr("10.64.0.5"), Last: addr("10.64.0.5")}, {First: addr("10.64.0.8"), Last: addr("10.64.0.15")},
+			{First: addr("10.64.0.20"), Last: addr("10.64.0.29")}, {First: addr("fd00:64::"), Last: addr("fd00:64::3")},
+		},
+		Etcd: Etcd{
+			Endpoints: []string{"https://192.0.2.1:2379", "https://etcd2.example.net:2379"},
+			Username:  "host1", Prefix: "/fabrics/a.b", Timeout: 100 * time.Millisecond, HostID: "R1-h1",
+		},
+		Pools: []ipam.Pool{
+			{Name: "default", Prefixes: []netip.Prefix{pfx("10.64.0.0/13"), pfx("fd00:64::/48")}, BaseIPv4: 24, BaseIPv6: 60},
+			{Name: "web", Prefixes: []netip.Prefix{pfx("10.72.0.0/13")}, BaseIPv4: 26},
+		},
 		Fabric: []netip.Prefix{pfx("10.64.0.0/12")},
 		Import: []ImportRule{
 			{pfx("192.0.2.0/24"), 24, 24}, {pfx("10.0.0.0/8"), 8, 24}, {pfx("10.0.0.0/8"), 16, 32}, {pfx("fd00::/8"), 32, 64},
@@ -136,7 +168,7 @@ log: {level: debug, format: json}
 		BGP:             BGP{Listen: true, Port: 1179, Multipath: 8, Inspect: Listener{"unix", "/run/x.sock"}},
 		BFD:             BFD{Interval: 100 * time.Millisecond, Multiplier: 5},
 		MTU:             9000,
-		IPAM:            IPAM{Quarantine: time.Minute, Fsync: true},
+		IPAM:            IPAM{Quarantine: time.Minute, Fsync: true, MaxBlocks: 8, Settle: time.Second},
 		Routes:          Routes{Metric: 100, Resync: time.Minute},
 		StateDir:        "/srv/hf",
 		RunDir:          "/run/hf",
@@ -163,6 +195,12 @@ func TestDerived(t *testing.T) {
 	}
 	if diff := cmp.Diff([]netip.Addr{addr("10.64.0.0"), addr("fd00:64::")}, c.HostAddresses(), sameNetip); diff != "" {
 		t.Errorf("HostAddresses, -want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(c.BlockPrefixes(), c.ContainerSpace(), sameNetip); diff != "" || len(c.BlockPrefixes()) != 2 {
+		t.Errorf("ContainerSpace, -blocks +got:\n%s", diff)
+	}
+	if ipv4, ipv6 := c.Families(); !ipv4 || !ipv6 {
+		t.Errorf("Families: %t, %t", ipv4, ipv6)
 	}
 	paths := []string{c.APISocket(), c.CNISocket(), c.SpeakerSocket(), c.LeaseFile(), c.CNISpool()}
 	want := []string{"/run/h1/hostfabric.sock", "/run/h1/cni.sock", "/run/h1/speaker/gobgp.sock", "/var/h1/leases", "/var/h1/cni-spool"}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -34,6 +35,7 @@ var fields = []field[draft]{
 	{"asn", "", put(func(d *draft) *uint32 { return &d.ASN }, needed(parseASN, "this host's own AS number"))},
 	{"router_id", "", put(func(d *draft) *netip.Addr { return &d.RouterID }, parseRouterID)},
 	{"host", "", put(func(d *draft) *string { return &d.Host }, hostOr(os.Hostname))},
+	{"source", string(SourceStatic), put(func(d *draft) *SourceKind { return &d.Source }, parseChoice(SourceStatic, SourceEtcd))},
 	{"import_default", "true", put(func(d *draft) *bool { return &d.ImportDefault }, parseBool)},
 	{"budget.ipv4", "4", put(func(d *draft) *int { return &d.Budget.IPv4 }, parseInt(0, 256))},
 	{"budget.ipv6", "4", put(func(d *draft) *int { return &d.Budget.IPv6 }, parseInt(0, 256))},
@@ -58,6 +60,18 @@ var fields = []field[draft]{
 	{"mtu", "0", put(func(d *draft) *int { return &d.MTU }, parseInt(0, 65535))},
 	{"ipam.quarantine", "10s", put(func(d *draft) *time.Duration { return &d.IPAM.Quarantine }, parseDuration(0, 24*time.Hour))},
 	{"ipam.fsync", "false", put(func(d *draft) *bool { return &d.IPAM.Fsync }, parseBool)},
+	{"ipam.max_blocks", "64", put(func(d *draft) *int { return &d.IPAM.MaxBlocks }, parseInt(1, 1024))},
+	{"ipam.shrink_after", "10m", put(func(d *draft) *time.Duration { return &d.IPAM.ShrinkAfter }, parseDuration(0, 7*24*time.Hour))},
+	{"ipam.settle", "500ms", put(func(d *draft) *time.Duration { return &d.IPAM.Settle }, parseDuration(0, time.Minute))},
+	{"etcd.ca_file", "", put(func(d *draft) *string { return &d.etcd.caFile }, asIs)},
+	{"etcd.cert_file", "", put(func(d *draft) *string { return &d.etcd.certFile }, asIs)},
+	{"etcd.key_file", "", put(func(d *draft) *string { return &d.etcd.keyFile }, asIs)},
+	{"etcd.username", "", put(func(d *draft) *string { return &d.Etcd.Username }, parseName)},
+	{"etcd.password_file", "", put(func(d *draft) *string { return &d.etcd.passwordFile }, asIs)},
+	{"etcd.prefix", "/hostfabric/v1", put(func(d *draft) *string { return &d.Etcd.Prefix }, parseKeyPrefix)},
+	{"etcd.timeout", "3s", put(func(d *draft) *time.Duration { return &d.Etcd.Timeout }, parseDuration(100*time.Millisecond, time.Minute))},
+	{"etcd.host_id", "", put(func(d *draft) *string { return &d.Etcd.HostID }, orZero(parseHostID))},
+
 	{"routes.metric", "2048", put(func(d *draft) *uint32 { return &d.Routes.Metric }, parseUint32(1, math.MaxUint32))},
 	{"routes.resync", "30s", put(func(d *draft) *time.Duration { return &d.Routes.Resync }, parseDuration(time.Second, time.Hour))},
 	{"host_address", "true", put(func(d *draft) *bool { return &d.HostAddress }, parseBool)},
@@ -83,6 +97,25 @@ var peerFields = []field[peerDraft]{
 	{"max_prefixes", "20000", put(func(p *peerDraft) *uint32 { return &p.MaxPrefixes }, parseUint32(1, math.MaxUint32))},
 }
 
+// blockFields are the keys of an element of blocks.
+var blockFields = []field[Block]{
+	{"prefix", "", put(func(b *Block) *netip.Prefix { return &b.Prefix }, needed(parsePrefix, "such as 10.64.0.0/26"))},
+	{"pool", "", put(func(b *Block) *string { return &b.Pool }, orZero(parsePool))},
+}
+
+// The lengths of base blocks where nothing else is said, in bits.
+const (
+	defaultBaseIPv4 = 26
+	defaultBaseIPv6 = 64
+)
+
+// poolFields are the keys of an element of pools besides its prefixes.
+var poolFields = []field[poolDraft]{
+	{"name", "", put(func(p *poolDraft) *string { return &p.name }, needed(parsePool, "such as default"))},
+	{"block_ipv4", strconv.Itoa(defaultBaseIPv4), put(func(p *poolDraft) *int { return &p.base4 }, parseInt(minBaseIPv4, maxBaseIPv4))},
+	{"block_ipv6", strconv.Itoa(defaultBaseIPv6), put(func(p *poolDraft) *int { return &p.base6 }, parseInt(minBaseIPv6, maxBaseIPv6))},
+}
+
 // importFields are the keys of an element of import. ge and le are what prefix lists call them.
 var importFields = []field[importDraft]{
 	{"prefix", "", put(func(i *importDraft) *netip.Prefix { return &i.prefix }, needed(parsePrefix, "such as 10.0.0.0/8"))},
@@ -95,7 +128,14 @@ var root = func() *shape {
 	top := mappingOf(fields)
 	word := &shape{scalar: true}
 	top.keys["peers"] = &shape{each: mappingOf(peerFields)}
-	top.keys["blocks"] = &shape{each: word}
+	block := mappingOf(blockFields)
+	block.scalar = true
+	top.keys["blocks"] = &shape{each: block}
+	top.keys["reserved"] = &shape{each: word}
+	top.keys["etcd"].keys["endpoints"] = &shape{each: word}
+	pool := mappingOf(poolFields)
+	pool.keys["prefixes"] = &shape{each: word}
+	top.keys["pools"] = &shape{each: pool}
 	top.keys["fabric"] = &shape{each: word}
 	rule := mappingOf(importFields)
 	rule.scalar = true

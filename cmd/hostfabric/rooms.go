@@ -51,7 +51,7 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 		return nil, err
 	}
 	if cfg.ManageSysctls {
-		if err := sysctl.EnableForwarding(families(cfg)); err != nil {
+		if err := sysctl.EnableForwarding(cfg.Families()); err != nil {
 			return nil, err
 		}
 	}
@@ -161,7 +161,7 @@ func openLeases(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ipa
 		return nil, err
 	}
 	own := make([]ipam.Block, len(cfg.Blocks))
-	for i, p := range cfg.Blocks {
+	for i, p := range cfg.BlockPrefixes() {
 		own[i].Prefix = p
 		for _, addr := range cfg.HostAddresses() {
 			if p.Contains(addr) {
@@ -180,9 +180,9 @@ func openLeases(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ipa
 }
 
 func agentOptions(cfg *config.Config, routerID netip.Addr, uplinks *uplink.Watch, log *slog.Logger) agent.Options {
-	ipv4, ipv6 := families(cfg)
+	ipv4, ipv6 := cfg.Families()
 	return agent.Options{
-		Host: cfg.Host, Version: version, ASN: cfg.ASN, RouterID: routerID, Blocks: cfg.Blocks,
+		Host: cfg.Host, Version: version, ASN: cfg.ASN, RouterID: routerID, Blocks: cfg.BlockPrefixes(),
 		MTU: func() int {
 			if cfg.MTU != 0 {
 				return cfg.MTU
@@ -193,11 +193,6 @@ func agentOptions(cfg *config.Config, routerID netip.Addr, uplinks *uplink.Watch
 		Budget:     agent.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6},
 		Log:        log,
 	}
-}
-
-func families(cfg *config.Config) (ipv4, ipv6 bool) {
-	v4, v6 := cfg.BlocksByFamily()
-	return len(v4) > 0, len(v6) > 0
 }
 
 func peerAddresses(cfg *config.Config) []netip.Addr {

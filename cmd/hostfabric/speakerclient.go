@@ -35,7 +35,7 @@ func speakerConfig(cfg *config.Config, routerID netip.Addr) bgp.Config {
 			Disabled: !cfg.GracefulRestart.Enabled, RestartTime: cfg.GracefulRestart.RestartTime, Deferral: cfg.GracefulRestart.Deferral,
 		},
 	}
-	policy := bgp.HostPolicy{OwnSpace: cfg.Blocks}
+	policy := bgp.HostPolicy{OwnSpace: cfg.BlockPrefixes()}
 	for _, r := range cfg.ImportRules() {
 		policy.Import = append(policy.Import, bgp.ImportRule(r))
 	}
@@ -100,7 +100,7 @@ func routerID(cfg *config.Config) (netip.Addr, error) {
 			return id, nil
 		}
 	}
-	id, err := uplink.RouterID(peerAddresses(cfg), cfg.Blocks)
+	id, err := uplink.RouterID(peerAddresses(cfg), cfg.ContainerSpace())
 	if err != nil {
 		return netip.Addr{}, err
 	}

@@ -214,7 +214,7 @@ func checkHosts(t *testing.T, top topology, cables map[string]string) {
 		}
 		once(name, fmt.Sprint("AS ", c.ASN))
 		once(name, c.RouterID)
-		for _, b := range c.Blocks {
+		for _, b := range c.BlockPrefixes() {
 			once(name, b)
 		}
 		for i, p := range c.Peers {
