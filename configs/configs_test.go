@@ -43,7 +43,7 @@ func TestExampleLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Peers) != 2 || len(c.Blocks) != 2 || c.Peers[0].Name != "tor1" {
+	if len(c.Peers) != 2 || len(c.Blocks) != 2 || c.Source != config.SourceStatic || c.Peers[0].Name != "tor1" {
 		t.Errorf("unexpected: %+v", c)
 	}
 }
@@ -59,14 +59,21 @@ func TestExampleIsTrue(t *testing.T) {
 	t.Setenv("HOSTFABRIC_HOST", "r1h1")
 	text := read(t, "hostfabric.yaml")
 	var all, defaults []string
-	skipping := false
+	const none = -1
+	example := none // how far the line is indented that what follows belongs to
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		bare := option.ReplaceAllString(line, "$1")
 		all = append(all, bare)
 		// What an example heads, and what is indented below it, is no default.
-		skipping = sample.MatchString(line) || skipping && strings.HasPrefix(bare, " ")
-		if !skipping {
+		indent := len(bare) - len(strings.TrimLeft(bare, " "))
+		if indent <= example {
+			example = none
+		}
+		if sample.MatchString(line) && example == none {
+			example = indent
+		}
+		if example == none {
 			defaults = append(defaults, bare)
 		}
 	}
