@@ -59,3 +59,23 @@ func BenchmarkRetire(b *testing.B) {
 	b.StopTimer()
 	stop()
 }
+
+// BenchmarkList is of hosts with few and many endpoints, each with an address of both families.
+func BenchmarkList(b *testing.B) {
+	w, host := newWirer(b)
+	all := boxes(b, host, 1000)
+	have := 0
+	for _, n := range []int{10, len(all)} {
+		for ; have < n; have++ {
+			wire(b, w, spec(all[have], fmt.Sprint(have), fmt.Sprintf("10.64.%d.%d", have>>8, have&0xff), fmt.Sprintf("2001:db8:64::%x", have+1)))
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if live, err := w.List(context.Background()); err != nil || len(live) != n {
+					b.Fatalf("listed %d, %v", len(live), err)
+				}
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +132,7 @@ func TestWire(t *testing.T) {
 				t.Errorf("accept_ra %q, %v", out, err)
 			}
 			live, err := w.List(t.Context())
-			if err != nil || len(live) != 1 || live[0].HostLink != s.HostLink || live[0].Alias != s.Alias {
+			if err != nil || len(live) != 1 || live[0].HostLink != s.HostLink || live[0].Alias != s.Alias || !slices.Equal(live[0].Addrs, s.Addrs) {
 				t.Errorf("listed %v, %v", live, err)
 			}
 		})

@@ -126,28 +126,3 @@ func (w *Wirer) reap() (forgetting time.Duration, err error) {
 	}
 	return time.Since(begin), nil
 }
-
-// Live is the host end of an endpoint.
-type Live struct {
-	HostLink string
-	Alias    string // empty if a crash came before it was set
-	MTU      int    // bytes
-}
-
-// List returns our host ends in this namespace, without those in the graveyard.
-func (w *Wirer) List(ctx context.Context) ([]Live, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	all, err := listLinks(w.host)
-	if err != nil {
-		return nil, err
-	}
-	var live []Live
-	for _, l := range all {
-		if l.ours() && l.group != Graveyard {
-			live = append(live, Live{HostLink: l.name, Alias: l.alias, MTU: l.mtu})
-		}
-	}
-	return live, nil
-}
