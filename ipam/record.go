@@ -67,7 +67,7 @@ func decodeBlocks(data []byte) ([]RecordedBlock, error) {
 func SaveBlocks(path string, blocks []RecordedBlock) error {
 	data, err := json.MarshalIndent(blockRecord{Version: blockRecordVersion, Blocks: blocks}, "", "  ")
 	if err == nil {
-		err = replaceFile(path, append(data, '\n'))
+		err = ReplaceFile(path, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: record of blocks: %w", ErrStorage, err)
@@ -75,7 +75,8 @@ func SaveBlocks(path string, blocks []RecordedBlock) error {
 	return nil
 }
 
-func replaceFile(path string, data []byte) (err error) {
+// ReplaceFile writes a file so that whatever happens one finds the old content or the new one, whole and on disk.
+func ReplaceFile(path string, data []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 )
 
 // Source supplies the blocks this host owns.
@@ -40,6 +41,24 @@ type Grower interface {
 	Release(ctx context.Context, prefixes []netip.Prefix) error
 	// Siblings tells for each prefix who has the block that it would merge with into one prefix of half the length.
 	Siblings(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]Sibling, error)
+}
+
+// Registry is a source that knows the claims of all hosts.
+type Registry interface {
+	// Claims lists them, by prefix.
+	Claims(ctx context.Context) ([]Claim, error)
+	// ReleaseHost deletes the claims of a host that is gone for good, and returns them; only those of one installation of it
+	// if id is not empty.
+	ReleaseHost(ctx context.Context, host, id string) ([]Claim, error)
+}
+
+// Claim is a block that a host has claimed.
+type Claim struct {
+	Prefix  netip.Prefix
+	Pool    string
+	Host    string
+	ID      string // of the host's installation: two hosts of one name do not share their claims
+	Claimed time.Time
 }
 
 // Pool is a space that hosts claim their blocks in.

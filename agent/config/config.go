@@ -147,6 +147,9 @@ func (c *Config) SpeakerSocket() string { return filepath.Join(c.RunDir, speaker
 // LeaseFile is the record of every address in use.
 func (c *Config) LeaseFile() string { return filepath.Join(c.StateDir, "leases") }
 
+// BlockRecord is what this host remembers of the blocks it owns.
+func (c *Config) BlockRecord() string { return filepath.Join(c.StateDir, "blocks.json") }
+
 // CNISpool is the directory of the DELs that came while the agent was down.
 func (c *Config) CNISpool() string { return filepath.Join(c.StateDir, "cni-spool") }
 

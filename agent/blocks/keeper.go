@@ -1,0 +1,262 @@
+// Package blocks keeps the address blocks of a host: from where they come, to the lease manager that hands their
+// addresses out, the kernel that discards what nobody has, and the ToRs that are told of them. It gets more blocks when
+// addresses run short, and gives back those that are not needed.
+package blocks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/routes"
+)
+
+// Table holds the discard routes; routes.Table is the real one.
+type Table interface {
+	Set(owner routes.Owner, rs []routes.Route)
+	Synced(owner routes.Owner)
+	Status(of ...routes.Owner) []routes.Status
+	WaitIdle(ctx context.Context) error
+}
+
+// Speaker announces prefixes; bgp.Speaker is the real one.
+type Speaker interface {
+	Announce(ctx context.Context, set []bgp.Announcement) error
+	Status() bgp.Status
+}
+
+// Leases hands addresses out; ipam.Allocator is the real one.
+type Leases interface {
+	SetBlocks(blocks []ipam.Block) error
+	Usage() []ipam.Usage
+}
+
+// Budget is how many prefixes a host may announce a family: hosts x budget must fit the ToR's table.
+type Budget struct{ IPv4, IPv6 int }
+
+// Options of a Keeper.
+type Options struct {
+	Source      ipam.Source  // where it is an ipam.Grower, blocks come and go with need
+	Configured  []ipam.Block // claimed from a Grower by name at the start
+	Record      string       // file that remembers the blocks, see ipam.LoadBlocks
+	Reserved    []ipam.Range // never handed out; what lies outside the blocks does not matter
+	HostAddress bool         // the first address of the first block of each family is the host's own
+	Budget      Budget
+	MaxBlocks   int           // most base blocks of a pool and family; 0: no limit
+	ShrinkAfter time.Duration // a block that was not needed for so long is given back; 0: never
+	Settle      time.Duration // for which ToRs are given time to follow a change of announcements
+	// Gate says why the blocks must not be announced now, though their discard routes stand; nil while they may.
+	Gate func() error
+	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
+	Follow func(ctx context.Context, own []netip.Prefix, host []netip.Addr) error
+	Log    *slog.Logger
+}
+
+// Keeper is safe for concurrent use. Load comes first, then Run.
+type Keeper struct {
+	opts    Options
+	log     *slog.Logger
+	grower  ipam.Grower // nil: the blocks are as they are
+	leases  Leases
+	table   Table
+	speaker Speaker
+
+	wake  chan struct{} // capacity 1
+	calls chan func()   // to be done by Run, between two steps
+	done  chan func()   // what operations on the source ended with, to be applied by Run
+
+	// Owned by Run, and by Load before it.
+	told      []netip.Prefix // what the speaker was last told, or an earlier run told it
+	telling   bool           // it was told by this run
+	discards  []netip.Prefix // discard routes as last set
+	followed  following
+	saved     []ipam.RecordedBlock
+	spares    map[section]time.Time // since when a section could do with fewer blocks
+	asking    bool                  // an operation on the source is under way
+	stale     bool                  // the source may have changed
+	refusals  map[string]*refusal   // by operation
+	synced    bool                  // the table knows that the discard routes are complete
+	handedOut []ipam.Block          // what the lease manager was last given
+
+	mu       sync.Mutex // guards what follows; Run alone changes it
+	blocks   []owned    // oldest first
+	host     []netip.Addr
+	retired  bool // an operator wants all blocks back: none is claimed any more
+	gate     error
+	problems []string
+	opened   uint64 // counts changes that a waiting attach may be helped by
+	waiters  map[*waiter]struct{}
+	failed   map[string]*refusal // why a pool cannot grow, by its name
+}
+
+// New makes a keeper that does nothing before Load.
+func New(opts Options, leases Leases, table Table, speaker Speaker) *Keeper {
+	k := &Keeper{
+		opts: opts, log: opts.Log, leases: leases, table: table, speaker: speaker,
+		wake: make(chan struct{}, 1), calls: make(chan func()), done: make(chan func()),
+		spares: make(map[section]time.Time), refusals: make(map[string]*refusal),
+		gate: errors.New("starting"), waiters: make(map[*waiter]struct{}), failed: make(map[string]*refusal),
+	}
+	k.grower, _ = opts.Source.(ipam.Grower)
+	return k
+}
+
+// Load finds the blocks that this host has, by its record and by the source, and has their addresses handed out. A source
+// that cannot be reached is asked again later: the record is enough to go on.
+func (k *Keeper) Load(ctx context.Context) error {
+	record, err := ipam.LoadBlocks(k.opts.Record)
+	if err != nil {
+		return err
+	}
+	k.saved = record
+	k.told = ipam.Cover(recordedPrefixes(record))
+	k.discards = k.told
+	have, err := k.opts.Source.Blocks(ctx)
+	if err != nil {
+		if k.grower == nil || ctx.Err() != nil {
+			return fmt.Errorf("blocks from %s: %w", k.opts.Source.Name(), err)
+		}
+		k.refuse(opAsk, err)
+		k.stale = true
+	}
+	k.setBlocks(initial(record, have, k.opts.Configured, k.opts.Source.Name(), k.grower, err == nil))
+	if err == nil && k.grower != nil {
+		k.reclaim(ctx)
+	}
+	k.retired = len(record) > 0 && !slices.ContainsFunc(record, func(r ipam.RecordedBlock) bool { return !r.Released })
+	k.setHost()
+	k.followed = following{own: ownSpace(k.blocks), host: k.host}
+	return k.handOut()
+}
+
+// reclaim claims what this host has by its records alone, before it uses it: another host may have it by now.
+func (k *Keeper) reclaim(ctx context.Context) {
+	for {
+		i := slices.IndexFunc(k.blocks, func(b owned) bool { return b.unclaimed && b.stage != lost })
+		if i < 0 {
+			return
+		}
+		k.claim(k.blocks[i])(ctx)()
+		if k.refusals[opClaim] != nil {
+			return
+		}
+	}
+}
+
+// Restore has the kernel discard what nobody has in the blocks that this host has had, before anything else is touched.
+func (k *Keeper) Restore(ctx context.Context) error {
+	if err := k.setDiscards(ctx, between(k.told, target(k.blocks, everyone))); err != nil {
+		return fmt.Errorf("write discard routes: %w", err)
+	}
+	return nil
+}
+
+// Own are the blocks of this host, and its own addresses in them.
+func (k *Keeper) Own() (own []netip.Prefix, host []netip.Addr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return ownSpace(k.blocks), k.host
+}
+
+// tick is how often everything is looked at without a hint.
+const tick = time.Second
+
+// Run keeps everything equal to the blocks until ctx ends. Nothing is withdrawn at the end.
+func (k *Keeper) Run(ctx context.Context) error {
+	var working sync.WaitGroup
+	defer working.Wait()
+	hints, err := k.opts.Source.Watch(ctx)
+	if err != nil {
+		return fmt.Errorf("watch the blocks of %s: %w", k.opts.Source.Name(), err)
+	}
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		k.step(ctx, &working)
+		select {
+		case <-ctx.Done():
+			k.dismiss(ctx.Err())
+			return nil
+		case <-t.C:
+		case <-k.wake:
+		case call := <-k.calls:
+			call()
+		case apply := <-k.done:
+			k.asking = false
+			apply()
+		case _, ok := <-hints:
+			if !ok {
+				hints = nil // it ends with ctx
+				continue
+			}
+			k.stale = true
+			k.forgive()
+		}
+	}
+}
+
+// Kick has the keeper look at once: something that it depends on has changed.
+func (k *Keeper) Kick() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (k *Keeper) step(ctx context.Context, working *sync.WaitGroup) {
+	use := tally(k.leases.Usage())
+	k.need(use)
+	k.retire(use)
+	k.setHost()
+	gate := k.opts.Gate()
+	k.work(ctx, use, working)
+	problems := k.move(ctx, gate)
+	k.publish(gate, problems)
+}
+
+// setBlocks replaces the blocks; only Run and Load call it.
+func (k *Keeper) setBlocks(bs []owned) {
+	k.mu.Lock()
+	k.blocks = bs
+	k.mu.Unlock()
+}
+
+// change applies f to the blocks it picks.
+func (k *Keeper) change(pick func(owned) bool, f func(*owned)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.blocks {
+		if pick(k.blocks[i]) {
+			f(&k.blocks[i])
+		}
+	}
+}
+
+// drop takes blocks out.
+func (k *Keeper) drop(pick func(owned) bool) {
+	var rest []owned
+	for _, b := range k.blocks {
+		if !pick(b) {
+			rest = append(rest, b)
+		}
+	}
+	k.setBlocks(rest)
+}
+
+// setHost chooses the host's own addresses: the first of the oldest block of each family, for as long as that block stays.
+func (k *Keeper) setHost() {
+	if !k.opts.HostAddress {
+		return
+	}
+	host := hostAddresses(k.blocks, k.host)
+	k.mu.Lock()
+	k.host = host
+	k.mu.Unlock()
+}

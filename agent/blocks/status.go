@@ -1,0 +1,177 @@
+package blocks
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hostfabric/hostfabric/ipam"
+)
+
+// Block is a block of this host and how it is used.
+type Block struct {
+	ipam.Usage
+	State   string       // opening, open, draining, released, leaving, lost
+	Cover   netip.Prefix // the announced prefix that contains it; zero while none does
+	Sibling ipam.Sibling // State is empty where it is not known
+}
+
+// siblingWait bounds the question to the source: who looks at blocks while it is away waits for no longer.
+const siblingWait = time.Second
+
+// Blocks lists this host's blocks, by prefix.
+func (k *Keeper) Blocks(ctx context.Context) []Block {
+	k.mu.Lock()
+	bs := slices.Clone(k.blocks)
+	k.mu.Unlock()
+	usage := k.leases.Usage()
+	siblings := k.siblings(ctx, bs)
+	cover := target(bs, func(owned) bool { return false })
+	out := make([]Block, 0, len(bs))
+	for _, b := range bs {
+		block := Block{Usage: unused(b), State: b.stage.String(), Sibling: siblings[b.Prefix]}
+		if i := slices.IndexFunc(usage, func(u ipam.Usage) bool { return u.Block.Prefix == b.Prefix }); i >= 0 {
+			block.Usage = usage[i]
+		}
+		if i := slices.IndexFunc(cover, b.Prefix.Overlaps); i >= 0 {
+			block.Cover = cover[i]
+		}
+		out = append(out, block)
+	}
+	slices.SortFunc(out, func(x, y Block) int { return x.Block.Prefix.Compare(y.Block.Prefix) })
+	return out
+}
+
+// unused is the use of a block that the lease manager does not have yet.
+func unused(b owned) ipam.Usage {
+	return ipam.Usage{Block: b.Block, Size: size(b.Prefix), Free: new(big.Int), Reserved: new(big.Int), InUse: new(big.Int), Withheld: size(b.Prefix)}
+}
+
+func (k *Keeper) siblings(ctx context.Context, bs []owned) map[netip.Prefix]ipam.Sibling {
+	known := make(map[netip.Prefix]ipam.Sibling)
+	var ask []netip.Prefix
+	own := ownSpace(bs)
+	for _, b := range bs {
+		sib, ok := sibling(b.Prefix)
+		switch {
+		case !ok:
+		case contains(own, sib):
+			known[b.Prefix] = ipam.Sibling{Prefix: sib, State: ipam.SiblingOwn}
+		default:
+			known[b.Prefix] = ipam.Sibling{Prefix: sib}
+			ask = append(ask, b.Prefix)
+		}
+	}
+	if k.grower == nil || len(ask) == 0 {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, siblingWait)
+	defer cancel()
+	told, err := k.grower.Siblings(ctx, ask)
+	if err != nil {
+		k.log.Debug("siblings unknown", "err", err)
+	}
+	for p, s := range told {
+		known[p] = s
+	}
+	return known
+}
+
+// sibling is the other half of the prefix that is one bit shorter.
+func sibling(p netip.Prefix) (netip.Prefix, bool) {
+	if p.Bits() == 0 {
+		return netip.Prefix{}, false
+	}
+	low, high := halves(netip.PrefixFrom(p.Addr(), p.Bits()-1).Masked())
+	if p == low {
+		return high, true
+	}
+	return low, true
+}
+
+// Status is the keeper's own account of itself.
+type Status struct {
+	Gate     error    // why nothing is announced; nil while the gate is open
+	Problems []string // empty when all is well
+}
+
+// Status tells how the last step went.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return Status{Gate: k.gate, Problems: slices.Clone(k.problems)}
+}
+
+// publish makes what a step found known.
+func (k *Keeper) publish(gate error, problems []string) {
+	for _, b := range k.blocks {
+		if b.stage == lost {
+			problems = append(problems, fmt.Sprintf("block %s is claimed by another host: its containers here cannot be reached, detach them", b.Prefix))
+		}
+	}
+	var ops []string
+	for op, r := range k.refusals {
+		ops = append(ops, fmt.Sprintf("%s: cannot %s: %v", k.opts.Source.Name(), strings.TrimSpace(op), r.err))
+	}
+	slices.Sort(ops)
+	k.mu.Lock()
+	was := k.gate
+	k.gate, k.problems = gate, append(problems, ops...)
+	k.mu.Unlock()
+	switch {
+	case gate != nil && (was == nil || was.Error() != gate.Error()):
+		k.log.Warn("blocks are not announced", "reason", gate)
+	case gate == nil && was != nil:
+		k.log.Info("blocks may be announced")
+	}
+}
+
+// Release marks blocks of a source that grows for being given back: nothing more is leased from them, and they go when
+// their last lease has ended. No prefix means all of them, and that this host claims no more until the agent is started
+// again. A prefix that is no claimed block of this host is an ErrNotClaimed and changes nothing.
+func (k *Keeper) Release(ctx context.Context, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	type answer struct {
+		released []netip.Prefix
+		err      error
+	}
+	done := make(chan answer, 1)
+	select {
+	case k.calls <- func() { var a answer; a.released, a.err = k.giveUp(prefixes); done <- a }:
+		a := <-done
+		return a.released, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (k *Keeper) giveUp(prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	if k.grower == nil {
+		return nil, fmt.Errorf("%w: the blocks are %s: take them out of the configuration", ErrNotClaimed, k.opts.Source.Name())
+	}
+	have := func(b owned) bool {
+		return b.stage != lost && (len(prefixes) == 0 || slices.Contains(prefixes, b.Prefix))
+	}
+	var found []netip.Prefix
+	for _, b := range k.blocks {
+		if have(b) {
+			found = append(found, b.Prefix)
+		}
+	}
+	for _, p := range prefixes {
+		if !slices.Contains(found, p) {
+			return nil, fmt.Errorf("%w: %s", ErrNotClaimed, p)
+		}
+	}
+	k.mu.Lock()
+	k.retired = k.retired || len(prefixes) == 0
+	k.mu.Unlock()
+	k.change(func(b owned) bool { return have(b) && b.stage != leaving }, func(b *owned) {
+		b.stage = released
+		k.log.Info("block is released: it is given back when its last lease has ended", "block", b.Prefix)
+	})
+	return found, nil
+}
