@@ -38,11 +38,11 @@ func newBenchCommand() *cobra.Command {
 			results := []bench.Result{}
 			for _, b := range chosen {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s\n", b.Name)
-				r, err := b.Run(cmd.Context(), o)
+				measured, err := b.Run(cmd.Context(), o)
 				if err != nil {
 					return fmt.Errorf("benchmark %s: %w", b.Name, err)
 				}
-				results = append(results, r)
+				results = append(results, measured...)
 			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(results)
@@ -55,6 +55,7 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Containers, "containers", 200, "containers on each of them")
 	fs.IntVar(&o.Cycles, "cycles", 100_000, "attach/detach cycles of tor.churn")
 	fs.IntVar(&o.Iterations, "iterations", 200, "CNI ADDs of attach.cni.*")
+	fs.IntVar(&o.Rounds, "rounds", 9, "rounds of ipam.durable, of some 4 s each")
 	fs.StringVar(&o.Plugins, "plugins", "build/tools", "directory with the CNI plugins ptp and host-local; make deps installs them")
 	fs.BoolVar(&asJSON, "json", false, "print one JSON array on stdout")
 	return cmd

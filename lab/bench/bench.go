@@ -44,21 +44,34 @@ type Options struct {
 	Containers       int    // on each of them
 	Cycles           int    // of tor.churn
 	Iterations       int    // of attach.cni.*
+	Rounds           int    // of ipam.durable
 	Progress         func(fabric.Progress)
 }
 
-// Benchmark measures one number, or several of one run.
+// Benchmark measures one number, or several of one run: the first of its name, the others of names that begin with it.
 type Benchmark struct {
 	Name string
-	Run  func(context.Context, Options) (Result, error)
+	Run  func(context.Context, Options) ([]Result, error)
+}
+
+// one is a benchmark of a single number.
+func one(run func(context.Context, Options) (Result, error)) func(context.Context, Options) ([]Result, error) {
+	return func(ctx context.Context, o Options) ([]Result, error) {
+		r, err := run(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		return []Result{r}, nil
+	}
 }
 
 // All are the benchmarks there are, in the order they run.
 var All = []Benchmark{
-	{"tor.table", torTable},
-	{"tor.churn", torChurn},
-	{"attach.cni.serial", attachCNISerial},
-	{"memory.idle", memoryIdle},
+	{"tor.table", one(torTable)},
+	{"tor.churn", one(torChurn)},
+	{"attach.cni.serial", one(attachCNISerial)},
+	{"ipam.durable", ipamDurable},
+	{"memory.idle", one(memoryIdle)},
 }
 
 // Select finds benchmarks by name; no name selects all.
