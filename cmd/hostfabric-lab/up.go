@@ -11,6 +11,7 @@ import (
 
 func newUpCommand() *cobra.Command {
 	o := &shapeOptions{}
+	var source string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build a fabric and leave it standing",
@@ -19,6 +20,7 @@ func newUpCommand() *cobra.Command {
 			if err := fabric.EnsurePrivileges(); err != nil {
 				return err
 			}
+			o.shape.Source = fabric.Source(source)
 			opts, cleanup, err := o.options(cmd.Context())
 			if err != nil {
 				return err
@@ -48,5 +50,6 @@ func newUpCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd)
+	cmd.Flags().StringVar(&source, "source", string(fabric.Static), "where hosts get their blocks from: static, etcd")
 	return cmd
 }

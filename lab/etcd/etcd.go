@@ -4,16 +4,18 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
 )
 
-// A server is one directory. etcd 3.4 wants a host and a numeric port of a unix URL and makes a socket of that name in its
-// working directory, after it has removed what a killed one left.
+// etcd 3.4 wants a host and a numeric port in a unix URL, and makes a socket of that name in its working directory.
 const (
 	clientSocket = "localhost:2379"
 	peerSocket   = "localhost:2380"
@@ -31,6 +33,16 @@ func Binary() (string, error) {
 		return "", fmt.Errorf("etcd is not installed: `apt-get install etcd-server`: %w", err)
 	}
 	return path, nil
+}
+
+// Clear removes the sockets that a killed server left, which would keep the next from listening.
+func (s Server) Clear() error {
+	for _, name := range []string{clientSocket, peerSocket} {
+		if err := os.Remove(filepath.Join(s.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("socket of a killed etcd: %w", err)
+		}
+	}
+	return nil
 }
 
 // Args start the server.

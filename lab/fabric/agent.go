@@ -18,9 +18,26 @@ peers:
 {{- range .Host.Links}}
   - {address: {{.PeerAddr}}, asn: {{.PeerASN}}, name: {{.Peer}}}
 {{- end}}
+{{- if eq .Plan.Source "etcd"}}
+source: etcd
+etcd:
+  endpoints: ["{{.Etcd}}"]
+pools:
+  - name: default
+    prefixes:
+{{- range .Plan.Space}}
+      - "{{.}}"
+{{- end}}
+    block_ipv4: {{.Plan.BlockIPv4}}
+{{- if .Plan.ShrinkAfter}}
+ipam:
+  shrink_after: {{.Plan.ShrinkAfter}}
+{{- end}}
+{{- else}}
 blocks:
 {{- range .Host.Blocks}}
   - "{{.}}"
+{{- end}}
 {{- end}}
 fabric:
 {{- range .Plan.Space}}
@@ -37,7 +54,8 @@ func (p Plan) AgentConfig(h Host) ([]byte, error) {
 		Plan Plan
 		Host Host
 		Dir  string
-	}{p, h, p.NodeDir(h.Name)})
+		Etcd string
+	}{p, h, p.NodeDir(h.Name), p.etcd().Endpoint()})
 	if err != nil {
 		return nil, fmt.Errorf("configuration of host %s: %w", h.Name, err)
 	}

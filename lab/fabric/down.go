@@ -51,7 +51,7 @@ func Down(ctx context.Context, s Shape) error {
 
 // namespaces are those that bear the lab's name, whether or not a state file tells of them.
 func (s Shape) namespaces() ([]netns.NS, error) {
-	pattern := regexp.MustCompile(`^` + s.Name + `-(spine|r\d+t\d+|r\d+h\d+(-c\d+)?)$`)
+	pattern := regexp.MustCompile(`^` + s.Name + `-(spine|etcd|r\d+t\d+|r\d+h\d+(-c\d+)?)$`)
 	entries, err := os.ReadDir(netns.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -56,6 +56,9 @@ func (b *builder) network(ctx context.Context) error {
 			containers = append(containers, c.NS)
 		}
 	}
+	if p.Source == Etcd {
+		containers = append(containers, p.namespace(etcdName)) // like theirs, it is not set up for forwarding
+	}
 	total := len(nodes) + len(containers)
 	for i, ns := range append(nodes, containers...) {
 		if err := ctx.Err(); err != nil {

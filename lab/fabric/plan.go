@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/tor"
@@ -26,7 +27,23 @@ type Shape struct {
 	Containers int      // on a host; default 20
 	Tor        tor.Kind // default tor.Embedded
 	IPv6       bool     // dual stack: cables, sessions and containers
+
+	Source      Source        // of the hosts' blocks; default Static
+	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
+	ShrinkAfter time.Duration // with Etcd, of a block that a host no longer needs; default the agent's own
 }
+
+// Source says where hosts get their blocks from.
+type Source string
+
+// The sources a lab's hosts can have.
+const (
+	Static Source = "static" // the plan, written into each host's configuration
+	Etcd   Source = "etcd"   // claimed at run time in an etcd of the lab; the plan does not know them
+)
+
+// Sources are all sources, in the order they are offered to a user.
+var Sources = []Source{Static, Etcd}
 
 // Plan is a lab on paper: every name, number and cable of it. The same Shape gives the same Plan.
 type Plan struct {
@@ -59,8 +76,8 @@ type Host struct {
 	NS         netns.NS
 	ASN        uint32
 	RouterID   netip.Addr
-	Links      []Link // to the rack's routers
-	Blocks     []netip.Prefix
+	Links      []Link         // to the rack's routers
+	Blocks     []netip.Prefix // none but with Static
 	Containers []Container
 }
 
@@ -108,10 +125,13 @@ func (s *Shape) setDefaults() {
 	if s.Tor == "" {
 		s.Tor = tor.Embedded
 	}
+	if s.Source == "" {
+		s.Source = Static
+	}
 	for _, v := range []struct {
 		field *int
 		value int
-	}{{&s.Racks, 2}, {&s.Hosts, 2}, {&s.Containers, 20}} {
+	}{{&s.Racks, 2}, {&s.Hosts, 2}, {&s.Containers, 20}, {&s.BlockIPv4, 32 - minBlockBits}} {
 		if *v.field == 0 {
 			*v.field = v.value
 		}
@@ -133,6 +153,12 @@ func (s Shape) validate() error {
 	}
 	if !slices.Contains(tor.Kinds, s.Tor) {
 		errs = append(errs, fmt.Errorf("router %q is not known (one of %v)", s.Tor, tor.Kinds))
+	}
+	if !slices.Contains(Sources, s.Source) {
+		errs = append(errs, fmt.Errorf("source %q is not known (one of %v)", s.Source, Sources))
+	}
+	if s.BlockIPv4 < space4.Bits() || s.BlockIPv4 > 30 {
+		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /%d to /30", s.BlockIPv4, space4.Bits()))
 	}
 	return errors.Join(errs...)
 }
@@ -206,22 +232,32 @@ func (l *layout) host(rack *Rack, number int) (Host, error) {
 		h.Links = append(h.Links, up)
 		tor.Links = append(tor.Links, down)
 	}
+	if l.plan.Source == Static {
+		if err := l.blocks(&h); err != nil {
+			return h, err
+		}
+	}
+	for c := 1; c <= l.plan.Containers; c++ {
+		id := fmt.Sprintf("%s-c%03d", name, c)
+		h.Containers = append(h.Containers, Container{Name: id, NS: l.plan.namespace(id)})
+	}
+	return h, nil
+}
+
+// blocks gives a host its share of every space.
+func (l *layout) blocks(h *Host) error {
 	for _, b := range []struct {
 		space  netip.Prefix
 		length int
 	}{{space4, 32 - blockBits(l.plan.Containers)}, {space6, 64}}[:len(l.plan.Space)] {
 		block, err := nth(b.space, b.length, l.hosts)
 		if err != nil {
-			return h, fmt.Errorf("block of %s: %w", name, err)
+			return fmt.Errorf("block of %s: %w", h.Name, err)
 		}
 		h.Blocks = append(h.Blocks, block)
 	}
 	l.hosts++
-	for c := 1; c <= l.plan.Containers; c++ {
-		id := fmt.Sprintf("%s-c%03d", name, c)
-		h.Containers = append(h.Containers, Container{Name: id, NS: l.plan.namespace(id)})
-	}
-	return h, nil
+	return nil
 }
 
 // end names a cable's end: the node there, and the interface that the OTHER node sees it by.
@@ -282,7 +318,7 @@ func (p Plan) AllHosts() []Host {
 	return all
 }
 
-// Blocks are the container blocks of every host: what a router's table should hold for the container space.
+// Blocks are the planned blocks of every host: with Static, what a router's table should hold for the container space.
 func (p Plan) Blocks() []netip.Prefix {
 	var all []netip.Prefix
 	for _, h := range p.AllHosts() {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hostfabric/hostfabric/lab/tor"
@@ -59,6 +60,33 @@ func TestPlanGolden(t *testing.T) {
 	golden(t, "agent.yaml", string(conf))
 }
 
+// TestPlanEtcd lays out a fabric whose hosts claim their blocks: it numbers everything but those.
+func TestPlanEtcd(t *testing.T) {
+	static, err := NewPlan(Shape{IPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPlan(Shape{IPv6: true, Source: Etcd, BlockIPv4: 25, ShrinkAfter: 90 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if blocks := p.Blocks(); len(blocks) > 0 {
+		t.Errorf("the plan has blocks: %v", blocks)
+	}
+	for i, h := range p.AllHosts() {
+		like := static.AllHosts()[i]
+		like.Blocks = nil
+		if diff := cmp.Diff(like, h, comparePrefixes); diff != "" {
+			t.Errorf("host (-static +etcd):\n%s", diff)
+		}
+	}
+	conf, err := p.AgentConfig(p.Racks[1].Hosts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "agent-etcd.yaml", string(conf))
+}
+
 // golden compares with a file in testdata; UPDATE_GOLDEN=1 writes it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
@@ -89,6 +117,9 @@ func TestPlanErrors(t *testing.T) {
 		{"negative hosts", Shape{Hosts: -1}, "-1 hosts in a rack"},
 		{"containers", Shape{Containers: 10001}, "10001 containers on a host"},
 		{"router", Shape{Tor: "ios"}, `router "ios" is not known`},
+		{"source", Shape{Source: "dhcp"}, `source "dhcp" is not known (one of [static etcd])`},
+		{"blocks larger than the space", Shape{Source: Etcd, BlockIPv4: 11}, "blocks of length /11: must be /12 to /30"},
+		{"blocks of one address", Shape{BlockIPv4: 32}, "blocks of length /32"},
 		{"all at once", Shape{Racks: -1, Containers: -1, Name: "A"}, "\n"},
 		{"no room for the cables", Shape{Racks: 255, Hosts: 200}, "172.31.0.0/16 has only 32768 prefixes of length /31"},
 		{"no room for the blocks", Shape{Racks: 100, Hosts: 100, Containers: 100}, "10.64.0.0/12 has only 8192 prefixes of length /25"},

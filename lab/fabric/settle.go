@@ -107,12 +107,18 @@ func (l *Lab) missing(ctx context.Context, r Router) error {
 	if err != nil {
 		return err
 	}
-	want, blocks := len(r.Links), l.Plan.Blocks()
+	want := len(r.Links)
 	if !l.Agents {
-		want, blocks = l.Plan.routerSessions(r), nil
+		want = l.Plan.routerSessions(r)
 	}
 	if up < want {
 		return fmt.Errorf("%d of %d sessions are up", up, want)
+	}
+	var blocks []netip.Prefix
+	if l.Agents {
+		if blocks, err = l.allPrefixes(ctx); err != nil {
+			return err
+		}
 	}
 	have, err := t.KernelPrefixes(ctx, l.Plan.Space...)
 	if err != nil {

@@ -47,7 +47,7 @@ func (l *Lab) Status(ctx context.Context) ([]NodeStatus, error) {
 		perRack := len(rack.ToRs)
 		all = append(all, asked[1+i*perRack:1+(i+1)*perRack]...)
 		for _, h := range rack.Hosts {
-			all = append(all, l.hostStatus(h))
+			all = append(all, l.hostStatus(ctx, h))
 		}
 	}
 	return all, nil
@@ -74,10 +74,17 @@ func (l *Lab) routerStatus(ctx context.Context, r Router) NodeStatus {
 	return s
 }
 
-func (l *Lab) hostStatus(h Host) NodeStatus {
-	s := NodeStatus{Name: h.Name, Role: "host", NS: h.NS.Name, ASN: h.ASN, Sessions: len(h.Links), Prefixes: len(h.Blocks), Blocks: h.Blocks}
+func (l *Lab) hostStatus(ctx context.Context, h Host) NodeStatus {
+	s := NodeStatus{Name: h.Name, Role: "host", NS: h.NS.Name, ASN: h.ASN, Sessions: len(h.Links)}
 	if p, err := daemon.Load(l.Plan.NodeDir(h.Name), agentName); err == nil {
 		s.Running = p.Alive()
 	}
+	if s.Running || l.Plan.Source == Static {
+		var err error
+		if s.Blocks, err = l.prefixes(ctx, h); err != nil {
+			s.Err = err.Error()
+		}
+	}
+	s.Prefixes = len(s.Blocks)
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/hostfabric/hostfabric/lab/etcd"
 	"github.com/hostfabric/hostfabric/lab/fabric/daemon"
 	"github.com/hostfabric/hostfabric/lab/tor"
 	"golang.org/x/sync/errgroup"
@@ -71,6 +72,11 @@ func Up(ctx context.Context, opts Options, progress func(Progress)) (*Lab, error
 	if err := driver.Check(); err != nil {
 		return nil, err
 	}
+	if plan.Source == Etcd {
+		if _, err := etcd.Binary(); err != nil {
+			return nil, err
+		}
+	}
 	b := &builder{plan: plan, opts: opts, driver: driver, progress: progress, lab: newLab(plan, driver, opts.Agent != "")}
 	if err := b.claim(); err != nil {
 		return nil, err
@@ -109,7 +115,7 @@ func (b *builder) build(ctx context.Context) error {
 	if err := b.network(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{b.routers, b.agents, b.settle} {
+	for _, step := range []func(context.Context) error{b.etcd, b.routers, b.agents, b.settle} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -219,9 +219,16 @@ func (h host) missingRoutes(ctx context.Context, all []host) (string, error) {
 		}
 	}
 	for _, other := range all {
-		for _, b := range other.Blocks {
-			if other.Name != h.Name && legs[b.String()] < len(h.Links) {
-				return b.String(), nil
+		if other.Name == h.Name {
+			continue
+		}
+		prefixes, err := other.prefixes(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, p := range prefixes {
+			if legs[p.String()] < len(h.Links) {
+				return p.String(), nil
 			}
 		}
 	}
