@@ -19,7 +19,7 @@ func machine(dir string) (string, error) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return "", fmt.Errorf("file system of %s: %w", dir, err)
 	}
-	name, known := fileSystems[int64(fs.Type)]
+	name, known := fileSystems[fs.Type]
 	if !known {
 		name = fmt.Sprintf("file system %#x", fs.Type)
 	}

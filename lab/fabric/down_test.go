@@ -120,9 +120,12 @@ func TestDownLeavesNothing(t *testing.T) {
 
 // TestDownAfterCrash kills the building process with SIGKILL at every step of its work, then removes what it left.
 func TestDownAfterCrash(t *testing.T) {
-	for _, step := range []string{"namespaces 1/", "namespaces 4/", "namespaces 9/", "cables 1/", "cables 6/", "routers 1/", "routers 3/", "converged routers 1/"} {
+	for _, step := range []string{"namespaces 1/", "namespaces 4/", "namespaces 9/", "cables 1/", "cables 6/", "etcd 0/", "etcd 1/", "routers 1/", "routers 3/", "converged routers 1/"} {
 		t.Run(step, func(t *testing.T) {
 			s := testShape(t, tor.BIRD)
+			if strings.HasPrefix(step, "etcd") {
+				s.Source = Etcd
+			}
 			t.Cleanup(func() {
 				if err := Down(context.Background(), s); err != nil {
 					t.Error(err)

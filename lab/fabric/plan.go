@@ -157,8 +157,8 @@ func (s Shape) validate() error {
 	if !slices.Contains(Sources, s.Source) {
 		errs = append(errs, fmt.Errorf("source %q is not known (one of %v)", s.Source, Sources))
 	}
-	if s.BlockIPv4 < space4.Bits() || s.BlockIPv4 > 30 {
-		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /%d to /30", s.BlockIPv4, space4.Bits()))
+	if s.BlockIPv4 < 20 || s.BlockIPv4 > 30 { // what an agent takes
+		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /20 to /30", s.BlockIPv4))
 	}
 	return errors.Join(errs...)
 }

@@ -118,7 +118,7 @@ func TestPlanErrors(t *testing.T) {
 		{"containers", Shape{Containers: 10001}, "10001 containers on a host"},
 		{"router", Shape{Tor: "ios"}, `router "ios" is not known`},
 		{"source", Shape{Source: "dhcp"}, `source "dhcp" is not known (one of [static etcd])`},
-		{"blocks larger than the space", Shape{Source: Etcd, BlockIPv4: 11}, "blocks of length /11: must be /12 to /30"},
+		{"blocks of too many addresses", Shape{Source: Etcd, BlockIPv4: 19}, "blocks of length /19: must be /20 to /30"},
 		{"blocks of one address", Shape{BlockIPv4: 32}, "blocks of length /32"},
 		{"all at once", Shape{Racks: -1, Containers: -1, Name: "A"}, "\n"},
 		{"no room for the cables", Shape{Racks: 255, Hosts: 200}, "172.31.0.0/16 has only 32768 prefixes of length /31"},

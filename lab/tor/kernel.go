@@ -14,7 +14,20 @@ import (
 
 // KernelPrefixes implements Tor for every kind.
 func (p processes) KernelPrefixes(ctx context.Context, within ...netip.Prefix) ([]netip.Prefix, error) {
+	all, err := p.KernelRoutes(ctx, within...)
+	if err != nil {
+		return nil, err
+	}
 	var found []netip.Prefix
+	for _, r := range all {
+		found = append(found, r.Prefix)
+	}
+	return sorted(found), nil
+}
+
+// KernelRoutes implements Tor for every kind.
+func (p processes) KernelRoutes(ctx context.Context, within ...netip.Prefix) ([]KernelRoute, error) {
+	var found []KernelRoute
 	err := p.node.NS.Do(func() error {
 		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 			routes, err := listRoutes(ctx, family)
@@ -23,14 +36,37 @@ func (p processes) KernelPrefixes(ctx context.Context, within ...netip.Prefix) (
 			}
 			for _, r := range routes {
 				if prefix := destination(r); usable(r) && inside(prefix, within) {
-					found = append(found, prefix)
+					found = append(found, KernelRoute{prefix, nextHops(r)})
 				}
 			}
 		}
 		return nil
 	})
-	return sorted(found), err
+	slices.SortFunc(found, func(a, b KernelRoute) int { return a.Prefix.Compare(b.Prefix) })
+	return found, err
 }
+
+// nextHops are the addresses of a route's usable next hops.
+func nextHops(r netlink.Route) []netip.Addr {
+	var all []netip.Addr
+	add := func(ip net.IP) {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			all = append(all, a.Unmap())
+		}
+	}
+	if len(r.MultiPath) == 0 {
+		add(r.Gw)
+	}
+	for _, hop := range r.MultiPath {
+		if hop.Flags&hopDown == 0 {
+			add(hop.Gw)
+		}
+	}
+	return all
+}
+
+// hopDown are the flags of a next hop that packets cannot leave by.
+const hopDown = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN
 
 // listRoutes repeats a listing that a change interrupted: only an undisturbed one is complete.
 func listRoutes(ctx context.Context, family int) ([]netlink.Route, error) {
@@ -50,11 +86,10 @@ func usable(r netlink.Route) bool {
 	if r.Protocol == unix.RTPROT_KERNEL || r.Type != unix.RTN_UNICAST {
 		return false
 	}
-	const down = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN
 	if len(r.MultiPath) == 0 {
-		return r.Flags&down == 0
+		return r.Flags&hopDown == 0
 	}
-	return slices.ContainsFunc(r.MultiPath, func(hop *netlink.NexthopInfo) bool { return hop.Flags&down == 0 })
+	return slices.ContainsFunc(r.MultiPath, func(hop *netlink.NexthopInfo) bool { return hop.Flags&hopDown == 0 })
 }
 
 func destination(r netlink.Route) netip.Prefix {

@@ -71,11 +71,19 @@ type Tor interface {
 	// KernelPrefixes are the destinations in the main table of the namespace's kernel with at least one usable next hop,
 	// equal to or inside one of the given prefixes, sorted. Connected routes and those of the kernel itself are left out.
 	KernelPrefixes(ctx context.Context, within ...netip.Prefix) ([]netip.Prefix, error)
+	// KernelRoutes are the same with their next hops, one for each route: a destination with routes of several metrics repeats.
+	KernelRoutes(ctx context.Context, within ...netip.Prefix) ([]KernelRoute, error)
 	// UpdatesReceived counts the UPDATE messages received from all neighbours in their current sessions; BIRD, which does not
 	// count messages, gives the routes and withdrawals in them.
 	UpdatesReceived(ctx context.Context) (uint64, error)
 	// Established counts the sessions that are up, and all that are configured.
 	Established(ctx context.Context) (up, total int, err error)
+}
+
+// KernelRoute is a route in the kernel of a router's namespace.
+type KernelRoute struct {
+	Prefix   netip.Prefix
+	NextHops []netip.Addr // the usable ones
 }
 
 // Options are what drivers need beside the Node.

@@ -106,6 +106,29 @@ func (w *Hosts) AttachAll(ctx context.Context, progress func(done, total int)) (
 	return all, nil
 }
 
+// Attach attaches one container of a host.
+func (w *Hosts) Attach(ctx context.Context, name string, c fabric.Container) ([]probe.Endpoint, error) {
+	for _, h := range w.hosts {
+		if h.Name == name {
+			return h.attach(ctx, c)
+		}
+	}
+	return nil, fmt.Errorf("no host %q in this lab", name)
+}
+
+// Detach detaches one container of a host.
+func (w *Hosts) Detach(ctx context.Context, name string, c fabric.Container) error {
+	client, err := w.Client(name)
+	if err != nil {
+		return err
+	}
+	_, err = client.Detach(ctx, &apiv1.DetachRequest{ContainerId: c.Name, Interface: containerInterface})
+	if err != nil {
+		return fmt.Errorf("detach %s on %s: %w", c.Name, name, err)
+	}
+	return nil
+}
+
 func (h host) attach(ctx context.Context, c fabric.Container) ([]probe.Endpoint, error) {
 	resp, err := h.client.Attach(ctx, &apiv1.AttachRequest{ContainerId: c.Name, Interface: containerInterface, Netns: c.NS.Path()})
 	if err != nil {
