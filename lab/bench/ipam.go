@@ -31,6 +31,9 @@ type contender struct {
 // writes, the host-local plugin, and an etcd transaction for each address. They take turns, so that a machine whose speed
 // drifts favours none.
 func ipamDurable(ctx context.Context, o Options) (_ []Result, err error) {
+	if o.Rounds < 1 {
+		return nil, fmt.Errorf("%d rounds: want at least 1", o.Rounds)
+	}
 	dir, err := os.MkdirTemp("", "hfbench-") // short: etcd's socket lives below it
 	if err != nil {
 		return nil, err
