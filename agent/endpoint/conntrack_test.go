@@ -132,6 +132,25 @@ func TestConnectionsAreForgotten(t *testing.T) {
 	}
 }
 
+// TestOneFamilysConnections: an address takes no connection of the other family with it.
+func TestOneFamilysConnections(t *testing.T) {
+	w, host := newWirer(t)
+	addConnections(t, host, unix.IPPROTO_UDP, staleFlows...)
+	addConnections(t, host, unix.IPPROTO_TCP, neighbourFlows...)
+	for _, a := range []string{"10.64.0.5", "2001:db8:64::5"} {
+		addr := netip.MustParseAddr(a)
+		want := slices.DeleteFunc(connections(t, host), func(c string) bool {
+			return strings.HasPrefix(c, "17 ") && strings.Contains(c, ":") == addr.Is6()
+		})
+		if err := w.Flush([]netip.Addr{addr}); err != nil {
+			t.Fatal(err)
+		}
+		if got := connections(t, host); !slices.Equal(got, want) {
+			t.Errorf("after %s:\n%s\nwant:\n%s", a, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
 // TestNothingOnRecord: without a connection on record there is nothing to wait for.
 func TestNothingOnRecord(t *testing.T) {
 	w, host := newWirer(t)

@@ -65,45 +65,64 @@ func addHostAddresses(conn *rtnl.Conn, addrs []netip.Addr) error {
 
 // markedAddresses returns the addresses on the loopback that carry our mark, with their prefix lengths.
 func markedAddresses(conn *rtnl.Conn) ([]netip.Prefix, error) {
+	all, err := listAddresses(conn, loopbackIndex)
+	var marked []netip.Prefix
+	for _, a := range all {
+		if a.marked {
+			marked = append(marked, a.prefix)
+		}
+	}
+	return marked, err
+}
+
+// address is one that a link has.
+type address struct {
+	prefix netip.Prefix // not masked
+	index  int          // of the link
+	marked bool         // with our mark
+}
+
+// listAddresses returns the addresses of the link with this index, or of all links if it is 0.
+func listAddresses(conn *rtnl.Conn, index int) ([]address, error) {
 	var b rtnl.Batch
 	b.Begin(unix.RTM_GETADDR, 0)
-	b.Address(unix.AF_UNSPEC, 0, loopbackIndex)
-	var all []netip.Prefix
+	b.Address(unix.AF_UNSPEC, 0, index)
+	var all []address
 	err := conn.Dump(&b, func() { all = nil }, func(m rtnl.Message) {
-		if p, ok := parseMarked(m); ok {
-			all = append(all, p)
+		if a, ok := parseAddress(m); ok && (index == 0 || a.index == index) {
+			all = append(all, a)
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list addresses of the loopback: %w", err)
+		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	return all, nil
 }
 
-// parseMarked reads an RTM_NEWADDR and reports whether it is of the loopback and carries our mark.
-func parseMarked(m rtnl.Message) (netip.Prefix, bool) {
+// parseAddress reads an RTM_NEWADDR.
+func parseAddress(m rtnl.Message) (a address, ok bool) {
 	const bitsAt, indexAt = 1, 4 // in struct ifaddrmsg
 	p := m.Payload
-	if m.Type != unix.RTM_NEWADDR || len(p) < unix.SizeofIfAddrmsg || binary.NativeEndian.Uint32(p[indexAt:]) != loopbackIndex {
-		return netip.Prefix{}, false
+	if m.Type != unix.RTM_NEWADDR || len(p) < unix.SizeofIfAddrmsg {
+		return a, false
 	}
-	var local, address netip.Addr
-	marked := false
+	var local, near netip.Addr
 	rtnl.Attributes(p[unix.SizeofIfAddrmsg:], func(typ uint16, v []byte) {
 		switch typ {
 		case unix.IFA_LOCAL:
 			local = rtnl.Addr(v)
 		case unix.IFA_ADDRESS: // with IFA_LOCAL the far end's
-			address = rtnl.Addr(v)
+			near = rtnl.Addr(v)
 		case ifaProto:
-			marked = len(v) == 1 && v[0] == rtnl.Protocol
+			a.marked = len(v) == 1 && v[0] == rtnl.Protocol
 		}
 	})
 	if !local.IsValid() {
-		local = address
+		local = near
 	}
-	prefix := netip.PrefixFrom(local, int(p[bitsAt]))
-	return prefix, marked && prefix.IsValid()
+	a.index = int(binary.NativeEndian.Uint32(p[indexAt:]))
+	a.prefix = netip.PrefixFrom(local, int(p[bitsAt]))
+	return a, a.prefix.IsValid()
 }
 
 func removeHostAddresses(conn *rtnl.Conn, old []netip.Prefix) error {

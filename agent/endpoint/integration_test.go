@@ -130,7 +130,7 @@ func newTable(t *testing.T, host netns.NS) *routes.Table {
 	return table
 }
 
-func forward(t *testing.T, host netns.NS) {
+func forward(t testing.TB, host netns.NS) {
 	t.Helper()
 	if err := host.Do(func() error {
 		return errors.Join(
