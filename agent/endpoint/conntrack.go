@@ -56,7 +56,7 @@ func (w *Wirer) forget(addrs []netip.Addr) {
 }
 
 // flush removes the records of connections that have one of the addresses at either end, before or after translation.
-// One listing serves them all, at some 12 ms for the kernel's empty table and 2 us for each record in it. Linux 6.11 and
+// One listing serves them all, at some 11 ms for the 262,144 buckets of a large host and 2 us a record. Linux 6.11 and
 // later can remove by a filter too, but look at every record four times an address for that.
 func (w *Wirer) flush(addrs []netip.Addr) error {
 	if len(addrs) == 0 {
