@@ -108,10 +108,12 @@ func (r *modelRun) step() string {
 
 func (r *modelRun) allocate(id string) string {
 	var wanted []netip.Addr
-	if r.rng.IntN(5) == 0 {
+	odds := 8
+	if r.rng.IntN(4) == 0 {
 		wanted = append(wanted, netip.AddrFrom4([4]byte{10, 1, 0, byte(r.rng.IntN(26))}))
+		odds = 2
 	}
-	if r.rng.IntN(8) == 0 {
+	if r.rng.IntN(odds) == 0 {
 		wanted = append(wanted, netip.AddrFrom16([16]byte{0xfd, byte(r.rng.IntN(2)), 15: byte(r.rng.IntN(10))}))
 	}
 	pool := []string{"", "", "", "", DefaultPool, "gold", "gold", "lead"}[r.rng.IntN(8)]
