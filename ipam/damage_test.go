@@ -1,10 +1,7 @@
 package ipam
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"net/netip"
 	"os"
 	"strings"
@@ -204,100 +201,4 @@ func TestTruncatedFile(t *testing.T) {
 	f.allocate("c")
 	f.reopen(boot1, "10.1.0.0/29")
 	f.want("c", "10.1.0.3")
-}
-
-func FuzzSlot(f *testing.F) {
-	for _, e := range []entry{
-		{state: leased, addr: netip.MustParseAddr("10.0.0.1"), key: testKey("abc"), members: 1, generation: 3, allocated: 5},
-		{state: freed, addr: netip.MustParseAddr("fd00::1"), generation: 3, released: 7},
-		{state: vacant},
-	} {
-		var buf slotBuf
-		e.encode(&buf)
-		f.Add(buf[:], true)
-		buf[offID]++
-		f.Add(buf[:], false)
-	}
-	f.Fuzz(func(t *testing.T, data []byte, seal bool) {
-		var buf slotBuf
-		copy(buf[:], data)
-		e, err := decode(&buf)
-		if err != nil && seal {
-			// Get past the checksum, to what a sound one could still hide.
-			sealSlot(&buf)
-			e, err = decode(&buf)
-		}
-		if err != nil {
-			if e != (entry{addr: e.addr}) {
-				t.Fatalf("an error with more than an address: %+v", e)
-			}
-			return
-		}
-		if e.state == empty {
-			return
-		}
-		var again slotBuf
-		if e.encode(&again); again != buf {
-			t.Fatalf("%+v does not encode to what it was read from", e)
-		}
-		if e.state == leased && e.key.Validate() != nil {
-			t.Fatalf("invalid key %q read", e.key)
-		}
-	})
-}
-
-// FuzzOpen opens files of arbitrary slots: never a panic, never an address twice, and what it restores stays so.
-func FuzzOpen(f *testing.F) {
-	var buf [3 * slotSize]byte
-	for i, e := range []entry{
-		{state: leased, addr: netip.MustParseAddr("10.1.0.1"), key: testKey("a"), members: 1, generation: 1},
-		{state: leased, addr: netip.MustParseAddr("10.1.0.2"), key: testKey("a"), members: 2, generation: 1},
-		{state: freed, addr: netip.MustParseAddr("10.1.0.2"), generation: 1},
-	} {
-		e.encode((*slotBuf)(buf[i*slotSize:]))
-	}
-	f.Add(buf[:])
-	f.Fuzz(func(t *testing.T, data []byte) {
-		data = bytes.Clone(data)
-		for i := 0; i+slotSize <= len(data); i += slotSize {
-			sealSlot((*slotBuf)(data[i:]))
-		}
-		m := &memDisk{data: append(header{generation: 1, bootID: boot1}.encode(), data...)}
-		opts, err := Options{BootID: boot1, Now: newClock().now}.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := open(m, opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := a.SetBlocks(testBlocks("10.1.0.0/28", "fd00::/120")); err != nil {
-			t.Fatal(err)
-		}
-		for _, id := range []string{"x", "y"} {
-			if _, err := a.Allocate(testKey(id), Request{}); err != nil && !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrMismatch) {
-				t.Fatal(err)
-			}
-		}
-		before := a.Leases()
-		for i := range before[:max(0, len(before)-1)] {
-			if before[i].Addr == before[i+1].Addr {
-				t.Fatalf("%s is leased twice", before[i].Addr)
-			}
-		}
-		b, err := open(m, opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if after := b.Leases(); len(after) != len(before) {
-			t.Fatalf("%d leases after opening again, %d before", len(after), len(before))
-		}
-	})
-}
-
-// sealSlot gives a slot that is not blank a sound checksum.
-func sealSlot(buf *slotBuf) {
-	if *buf != (slotBuf{}) {
-		binary.LittleEndian.PutUint32(buf[offSum:], crc32.Checksum(buf[offState:], castagnoli))
-	}
 }

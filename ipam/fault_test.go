@@ -4,8 +4,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -234,54 +232,4 @@ func wantDistinct(t *testing.T, leases []Lease) {
 			t.Fatalf("%s is held by %s and %s", leases[i].Addr, leases[i-1].Key, leases[i].Key)
 		}
 	}
-}
-
-// A real file system runs full and is given room again.
-func TestDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatalf("mount a small tmpfs (root is needed): %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 32<<10), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := newClock()
-	f := &fixture{t: t, path: filepath.Join(dir, "leases"), clock: c, opts: Options{BootID: boot1, Now: c.now}}
-	f.open("10.1.0.0/16")
-	if err := f.Err(); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("a disk with too little room is not noticed early: %v", err)
-	}
-	n := 0
-	var err error
-	for ; err == nil && n < 4096; n++ {
-		_, err = f.Allocate(testKey(strconv.Itoa(n)), Request{})
-	}
-	n--
-	if !errors.Is(err, ErrStorage) || !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("allocation %d: %v", n, err)
-	}
-	if want := (32<<10 - headerSize) / slotSize; n != want {
-		t.Errorf("%d leases on the full disk, want %d", n, want)
-	}
-	if l := f.Leases(); len(l) != n {
-		t.Errorf("%d leases, want %d", len(l), n)
-	}
-	f.release("0")
-	f.allocate("again") // an address that has a slot needs no room
-	f.want("again", "10.1.0.0")
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
-	f.allocate("more")
-	f.reopen(boot1, "10.1.0.0/16")
-	if l := f.Leases(); len(l) != n+1 {
-		t.Errorf("%d leases after recovery and restart, want %d", len(l), n+1)
-	}
-	f.close()
 }
