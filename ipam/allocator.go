@@ -3,6 +3,7 @@ package ipam
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -276,6 +277,11 @@ func (a *Allocator) entryOf(i int32) entry {
 		e.released = a.start.UnixNano() + r.freed
 	case vacant:
 		e = entry{state: vacant}
+	case fenced:
+		// The record has no address if a sound slot has the same.
+		if n, ok := slices.BinarySearchFunc(a.damaged, int(i), func(d Damaged, slot int) int { return d.Slot - slot }); ok {
+			e.addr = a.damaged[n].Addr
+		}
 	}
 	return e
 }

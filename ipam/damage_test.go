@@ -188,6 +188,49 @@ func TestHalfReadableDualStackLease(t *testing.T) {
 	f.want("a", "10.1.0.2", "fd00::2")
 }
 
+// What the contradictory slots of a key say must not be taken together with a lease that the key is given afterwards.
+func TestNewLeaseAfterContradiction(t *testing.T) {
+	f := newFixture(t, "10.1.0.0/28")
+	for _, id := range []string{"a", "b", "c"} {
+		f.allocate(id)
+	}
+	f.edit(func(file []byte) []byte {
+		reencode(t, slotAt(file, 2), func(e *entry) { e.key = testKey("a"); e.allocated++ })
+		return file
+	})
+	f.open("10.1.0.0/28")
+	f.want("a")
+	f.allocate("a")
+	for range 3 {
+		f.want("a", "10.1.0.5") // beyond two that are fenced off, and two that the damaged slots may have had
+		f.want("b", "10.1.0.1")
+		if d := f.Damaged(); len(d) != 2 || d[0].Addr.String() != "10.1.0.0" || d[1].Addr.String() != "10.1.0.2" {
+			t.Errorf("damaged: %+v", d)
+		}
+		f.reopen(boot1, "10.1.0.0/28")
+	}
+	f.release("a")
+	f.reopen(boot1, "10.1.0.0/28")
+	f.want("a")
+	f.refused(ErrAddressInUse, "fenced off", "", "10.1.0.2")
+}
+
+// A lease cannot be newer than the boot that the header tells of: no container outlives a reboot.
+func TestLeaseOfAnUnknownBoot(t *testing.T) {
+	f := newFixture(t, "10.1.0.0/29")
+	f.allocate("a")
+	f.edit(func(file []byte) []byte {
+		reencode(t, slotAt(file, 0), func(e *entry) { e.generation++ })
+		return file
+	})
+	f.opts.BootID = boot2
+	f.open("10.1.0.0/29")
+	f.want("a")
+	if q := f.Quarantined(); len(q) != 1 || q[0].Addr.String() != "10.1.0.0" {
+		t.Errorf("in quarantine: %v", q)
+	}
+}
+
 func TestTruncatedFile(t *testing.T) {
 	f := newFixture(t, "10.1.0.0/29")
 	f.allocate("a")

@@ -25,8 +25,11 @@ type restorer struct {
 func (r *restorer) slot(buf *slotBuf) {
 	e, err := decode(buf)
 	r.entries = append(r.entries, e)
-	if err != nil {
+	switch {
+	case err != nil:
 		r.distrust(len(r.entries)-1, err.Error())
+	case e.state == fenced:
+		r.distrust(len(r.entries)-1, "contradicted others when the file was opened before")
 	}
 }
 
@@ -103,7 +106,7 @@ func (r *restorer) settleAllocations() {
 		if r.reasons[i] != "" || e.state != leased {
 			continue
 		}
-		if e.generation != r.generation {
+		if e.generation != r.generation || !r.sameBoot {
 			r.foreign++
 			r.drop(i)
 			continue
@@ -190,5 +193,8 @@ func (r *restorer) fence(b *book, d Damaged) {
 	if _, taken := b.byAddr[d.Addr]; d.Addr.IsValid() && !taken {
 		rec.addr = d.Addr
 		b.byAddr[d.Addr] = int32(d.Slot)
+	}
+	if e := &r.entries[d.Slot]; e.state != empty && e.state != fenced {
+		r.changed = append(r.changed, int32(d.Slot)) // it can be read, so the file has to say that it must not be
 	}
 }

@@ -20,7 +20,8 @@ const (
 	leased              // the address belongs to the key
 	freed               // the address was used, by the key if one is given
 	vacant              // used once, now without an address
-	// fenced is never written: in memory it marks a slot that cannot be believed.
+	// fenced marks a slot that cannot be believed. It is written only over one that can be read but contradicts others:
+	// what they say must not look different once more is written.
 	fenced
 )
 
@@ -132,7 +133,7 @@ func (e *entry) check() error {
 		if e.members < 1 || e.members > families {
 			return fmt.Errorf("allocation of %d leases", e.members)
 		}
-	case freed:
+	case freed, fenced:
 	case vacant:
 		if *e != (entry{state: vacant}) {
 			return errors.New("vacant, but not blank")
