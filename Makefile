@@ -30,7 +30,7 @@ bench: deps build
 
 # The allocator killed at random moments, many times.
 crash:
-	go test -count=1 -timeout 60m -run 'TestCrash$$' ./ipam -crash.rounds $(or $(ROUNDS),1000)
+	go test -count=1 -v -timeout 60m -run 'TestCrash$$' ./ipam -crash.rounds $(or $(ROUNDS),1000)
 
 # Everything that parses outside bytes, FUZZTIME each.
 fuzz:

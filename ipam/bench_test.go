@@ -50,6 +50,25 @@ func BenchmarkAllocateReleaseParallel(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "cycles/s")
 }
 
+// BenchmarkSetInUse changes what something else uses, on a host that knows 5,000 addresses; unchanged is what an agent
+// says at most looks.
+func BenchmarkSetInUse(b *testing.B) {
+	a := benchAllocator(b, []string{"10.1.0.0/16", "fd00::/64"})
+	for _, key := range benchKeys(5000) {
+		if _, err := a.Allocate(key, Request{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	sets := [][]InUse{inUse("10.1.0.1/32", "10.1.0.9/32", "fd00::1/128"), inUse("10.1.0.1/32", "fd00::1/128")}
+	for name, step := range map[string]int{"unchanged": 0, "changed": 1} {
+		b.Run(name, func(b *testing.B) {
+			for i := 0; b.Loop(); i += step {
+				a.SetInUse(sets[i%2])
+			}
+		})
+	}
+}
+
 func BenchmarkFloor(b *testing.B) {
 	f, err := os.Create(filepath.Join(b.TempDir(), "leases"))
 	if err != nil {

@@ -63,6 +63,7 @@ func (b *book) setInUse(set []InUse, now int64) {
 	if slices.Equal(set, b.inUse) {
 		return
 	}
+	b.settle(now)
 	old := b.usedRanges()
 	b.inUse = set
 	used := b.usedRanges()
@@ -80,6 +81,7 @@ func (b *book) leave(spans ranges, now int64) {
 	for i := range b.left {
 		b.left[i].spans = b.left[i].spans.minus(spans)
 	}
+	b.left = slices.DeleteFunc(b.left, func(l leave) bool { return len(l.spans) == 0 })
 	b.left = append(b.left, leave{spans: spans, at: now})
 	for i := range b.records {
 		if r := &b.records[i]; r.state == freed && spans.contains(r.addr) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -119,6 +120,69 @@ func TestInUseUnchangedIsCheap(t *testing.T) {
 	}
 	if u := f.InUse(); len(u) != 2 || u[0].By != "a neighbour" && u[1].By != "a neighbour" {
 		t.Errorf("in use: %v", u)
+	}
+}
+
+// Every method from many goroutines: the race detector looks on, and what is held in the end is distinct and adds up.
+func TestConcurrentUse(t *testing.T) {
+	f := newFixture(t, "10.1.0.0/26", "fd00::/122")
+	sets := [][]InUse{nil, inUse("10.1.0.8/29"), inUse("10.1.0.0/32", "fd00::/125")}
+	blocks := [][]string{{"10.1.0.0/26", "fd00::/122"}, {"10.1.0.0/26", "fd00::/122", "10.2.0.0/28"}}
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for n := range 200 {
+				key := testKey(fmt.Sprintf("g%d-%d", g, n%3))
+				_, err := f.Allocate(key, Request{})
+				switch n % 10 {
+				case 0:
+					err = errors.Join(err, f.SetBlocks(testBlocks(blocks[n/10%2]...)))
+				case 1:
+					f.SetInUse(sets[n/10%3])
+				case 2:
+					err = errors.Join(err, f.Reject(key, sets[1][0]))
+				case 3:
+					f.Usage()
+					f.Leases()
+					f.Quarantined()
+					f.InUse()
+				default:
+					_, released := f.Release(key)
+					err = errors.Join(err, released)
+				}
+				if err != nil && !errors.Is(err, ErrExhausted) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantDistinct(t, f.Leases())
+	for _, u := range f.Usage() {
+		wantSum(t, u)
+	}
+	before := text(f.Leases())
+	f.reopen(boot1, "10.1.0.0/26", "fd00::/122")
+	if after := text(f.Leases()); after != before {
+		t.Errorf("leases after a restart: %s, before: %s", after, before)
+	}
+}
+
+// An address that comes and goes is remembered once, and no longer than it rests.
+func TestInUseComingAndGoing(t *testing.T) {
+	f := newFixture(t, "10.1.0.0/29")
+	for range 100 {
+		f.SetInUse(inUse("10.1.0.1/32"))
+		f.SetInUse(nil)
+	}
+	if n := len(f.book.left); n != 1 {
+		t.Errorf("%d memories of one address", n)
+	}
+	f.clock.add(DefaultQuarantine)
+	f.SetInUse(inUse("10.1.0.2/32"))
+	if n := len(f.book.left); n != 0 {
+		t.Errorf("%d memories of addresses that have rested", n)
 	}
 }
 

@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -158,8 +157,8 @@ func immutable(t *testing.T, f *fixture) func(bool) {
 	}
 	if err != nil {
 		t.Logf("%s is made read-only by a fault of the test's: %v", f.path, err)
-		d := &deniedDisk{disk: f.Allocator.slots.disk}
-		f.Allocator.slots.disk = d
+		d := &deniedDisk{disk: f.slots.disk}
+		f.slots.disk = d
 		return func(on bool) { d.denied = on }
 	}
 	return func(on bool) {
@@ -172,8 +171,12 @@ func immutable(t *testing.T, f *fixture) func(bool) {
 
 // proveDenied returns nil if a file that was opened before is protected from writes. On tmpfs it is not.
 func proveDenied(file *os.File) error {
-	if _, err := file.WriteAt([]byte(magic[:1]), 0); !errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("an immutable file can be written: %v", err)
+	_, err := file.WriteAt([]byte(magic[:1]), 0)
+	switch {
+	case err == nil:
+		return errors.New("an immutable file that is open can be written")
+	case !errors.Is(err, syscall.EPERM):
+		return err
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ func (a *Allocator) Damaged() []Damaged {
 	return slices.Clone(a.damaged)
 }
 
-// Quarantined returns the addresses that rest and those fenced off, by address.
+// Quarantined returns the addresses that rest after a lease and those fenced off, by address.
 func (a *Allocator) Quarantined() []Quarantined {
 	a.mu.Lock()
 	var out []Quarantined
