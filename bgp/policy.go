@@ -54,7 +54,8 @@ func buildPolicies(c Config, set []Announcement) policySet {
 	case TransitPolicy:
 		def = api.RouteAction_ACCEPT
 		imp = []*api.Statement{b.statement("import-all", &api.Conditions{}, accept())}
-		exp = append(b.explicitNextHop(set), b.nextHops(true, nil, c.Peers)...)
+		exp = append([]*api.Statement{b.noAdvertise()}, b.explicitNextHop(set)...)
+		exp = append(exp, b.nextHops(true, nil, c.Peers)...)
 		exp = append(exp, b.statement("export-all", &api.Conditions{}, accept()))
 	}
 	ps := policySet{
@@ -189,6 +190,15 @@ func (b *policyBuilder) hostExport(peers []Peer, set []Announcement) []*api.Stat
 		}
 	}
 	return out
+}
+
+// noAdvertise keeps routes with the NO_ADVERTISE community from being sent on (RFC 1997), which GoBGP does not by itself.
+func (b *policyBuilder) noAdvertise() *api.Statement {
+	name := "hostfabric-no-advertise"
+	community := fmt.Sprintf("%d:%d", NoAdvertise>>16, NoAdvertise&0xffff)
+	b.sets = append(b.sets, &api.DefinedSet{DefinedType: api.DefinedType_COMMUNITY, Name: name, List: []string{community}})
+	match := &api.MatchSet{Type: api.MatchSet_ANY, Name: name}
+	return b.statement("export-no-advertise", &api.Conditions{CommunitySet: match, RouteType: api.Conditions_ROUTE_TYPE_EXTERNAL}, reject())
 }
 
 // explicitNextHop accepts the IPv6 announcements that name their next hop: no session changes it.

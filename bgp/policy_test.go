@@ -27,8 +27,14 @@ func text(ps policySet, name string) string {
 			}
 			b.WriteString("if")
 			c := s.Conditions
-			if c.RouteType == api.Conditions_ROUTE_TYPE_LOCAL {
+			switch c.RouteType {
+			case api.Conditions_ROUTE_TYPE_LOCAL:
 				b.WriteString(" local")
+			case api.Conditions_ROUTE_TYPE_EXTERNAL:
+				b.WriteString(" external")
+			}
+			if c.CommunitySet != nil {
+				fmt.Fprintf(&b, " community[%s]", sets[c.CommunitySet.Name])
 			}
 			if c.NeighborSet != nil {
 				fmt.Fprintf(&b, " peer[%s]", sets[c.NeighborSet.Name])
@@ -114,7 +120,7 @@ if local prefix[2001:db8:1::/64{64,64}] accept
 		{
 			name: "transit", config: Config{Policy: TransitPolicy{}, Peers: peers},
 			imports: "if accept\n",
-			exports: "if peer[192.0.2.2/32] ipv6 reject\nif peer[192.0.2.1/32] ipv6 set nexthop 2001:db8::1 accept\nif accept\n",
+			exports: "if external community[65535:65282] reject\nif peer[192.0.2.2/32] ipv6 reject\nif peer[192.0.2.1/32] ipv6 set nexthop 2001:db8::1 accept\nif accept\n",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

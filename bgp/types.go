@@ -123,6 +123,9 @@ type Announcement struct {
 	LargeCommunities []LargeCommunity
 }
 
+// NoAdvertise is the well-known community (RFC 1997) of a route that its receiver keeps to itself.
+const NoAdvertise uint32 = 0xffffff02
+
 // LargeCommunity is an RFC 8092 community.
 type LargeCommunity struct{ Global, Local1, Local2 uint32 }
 
