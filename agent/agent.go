@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -27,6 +28,8 @@ type Wirer interface {
 	Retire(ctx context.Context, hostLink string, addrs []netip.Addr) (gone <-chan struct{}, err error)
 	Inspect(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
 	List(ctx context.Context) ([]endpoint.Live, error)
+	Others(ctx context.Context, blocks []netip.Prefix, own []netip.Addr) ([]endpoint.Use, error)
+	UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (by string, err error)
 }
 
 // RouteTable holds the desired routes; routes.Table is the real one.
@@ -40,9 +43,8 @@ type RouteTable interface {
 	WaitIdle(ctx context.Context) error
 }
 
-// Speaker announces prefixes and tells about peers; bgp.Speaker is the real one.
+// Speaker tells about peers and announcements; bgp.Speaker is the real one.
 type Speaker interface {
-	Announce(ctx context.Context, set []bgp.Announcement) error
 	Announced(ctx context.Context) ([]netip.Prefix, error)
 	Peers(ctx context.Context) ([]bgp.PeerStatus, error)
 	Status() bgp.Status
@@ -50,28 +52,23 @@ type Speaker interface {
 
 // Options is what the agent needs to know of its host.
 type Options struct {
-	Host          string
-	Version       string
-	ASN           uint32
-	RouterID      netip.Addr
-	Blocks        []netip.Prefix
-	HostAddresses []netip.Addr // reserved first addresses of the blocks: preferred source of fabric routes
-	Metric        uint32       // of fabric routes
-	MTU           func() int   // bytes, of new endpoints that ask for none
-	Forwarding    func() error // nil while the kernel forwards the families of our blocks
-	Budget        Budget
-	Reconcile     time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
-	Log           *slog.Logger
+	Host      string
+	Version   string
+	ASN       uint32
+	RouterID  netip.Addr
+	MTU       func() int // bytes, of new endpoints that ask for none
+	Budget    blocks.Budget
+	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
+	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
+	Log       *slog.Logger
 }
-
-// Budget is how many prefixes a host may announce a family: hosts x budget must fit the ToR's table.
-type Budget struct{ IPv4, IPv6 int }
 
 // Agent is safe for concurrent use.
 type Agent struct {
 	opts    Options
 	log     *slog.Logger
 	leases  *ipam.Allocator
+	blocks  *blocks.Keeper
 	wirer   Wirer
 	table   RouteTable
 	speaker Speaker
@@ -84,9 +81,10 @@ type Agent struct {
 	mu        sync.Mutex // guards the fields below
 	endpoints map[Key]Endpoint
 	retiring  map[Key]retirement
-	suspects  map[Key]bool  // leases without a link at the last reconciliation
-	gate      error         // why the blocks are not announced; nil while they are
-	wake      chan struct{} // capacity 1: something the announcements depend on changed
+
+	// Owned by Run's reconciliation, and by restore before it.
+	orphans ipam.Orphans
+	aliens  []ipam.InUse // what the last look found in use without a lease
 
 	counters  counters
 	finishers sync.WaitGroup // goroutines that release leases once their links are gone
@@ -99,23 +97,20 @@ type retirement struct {
 }
 
 // New makes an agent; Run brings it to life.
-func New(opts Options, leases *ipam.Allocator, wirer Wirer, table RouteTable, speaker Speaker) *Agent {
+func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wirer, table RouteTable, speaker Speaker) *Agent {
 	if opts.Reconcile == 0 {
 		opts.Reconcile = 30 * time.Second
 	}
 	return &Agent{
-		opts: opts, log: opts.Log, leases: leases, wirer: wirer, table: table, speaker: speaker, started: time.Now(),
+		opts: opts, log: opts.Log, leases: leases, blocks: keeper, wirer: wirer, table: table, speaker: speaker, started: time.Now(),
 		restored:  make(chan struct{}),
 		stopping:  make(chan struct{}),
 		endpoints: make(map[Key]Endpoint),
 		retiring:  make(map[Key]retirement),
-		suspects:  make(map[Key]bool),
-		gate:      errors.New("starting"),
-		wake:      make(chan struct{}, 1),
 	}
 }
 
-// Run restores what lived before, then keeps announcements and leases true until ctx ends. Nothing is torn down at
+// Run restores what lived before, then keeps blocks and leases true until ctx ends. Nothing is torn down at
 // the end: containers keep their network while the agent is away.
 func (a *Agent) Run(ctx context.Context) error {
 	if err := a.restore(ctx); err != nil {
@@ -125,7 +120,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("restore endpoints: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.announceLoop(ctx) })
+	g.Go(func() error { return a.blocks.Run(ctx) })
 	g.Go(func() error { return a.reconcileLoop(ctx) })
 	err := g.Wait()
 	close(a.stopping)
@@ -166,7 +161,6 @@ func (a *Agent) record(ep Endpoint) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.endpoints[ep.Key] = ep
-	delete(a.suspects, ep.Key)
 }
 
 func (a *Agent) forget(key Key) {
@@ -185,11 +179,4 @@ func (a *Agent) Endpoints() []Endpoint {
 	}
 	slices.SortFunc(eps, func(x, y Endpoint) int { return compareKeys(x.Key, y.Key) })
 	return eps
-}
-
-func (a *Agent) kick() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -38,34 +40,32 @@ type rig struct {
 
 const quarantine = time.Hour // no test reuses an address by waiting
 
-func newRig(t *testing.T, file string, wirer *fakeWirer, blocks ...string) *rig {
+func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *rig {
 	t.Helper()
-	var prefixes []netip.Prefix
 	var own []ipam.Block
-	for _, b := range blocks {
-		prefixes = append(prefixes, netip.MustParsePrefix(b))
-		own = append(own, ipam.Block{Prefix: netip.MustParsePrefix(b)})
+	for _, p := range prefixes {
+		own = append(own, ipam.Block{Prefix: netip.MustParsePrefix(p)})
 	}
 	leases, err := ipam.Open(file, ipam.Options{Quarantine: quarantine, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := static.New(own).Blocks(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := leases.SetBlocks(set); err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
 	var off error
 	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}}
 	r.forwarding = func(err error) { mu.Lock(); defer mu.Unlock(); off = err }
-	r.Agent = agent.New(agent.Options{
-		Host: "h1", Blocks: prefixes, MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond,
-		Forwarding: func() error { mu.Lock(); defer mu.Unlock(); return off },
-		Log:        slog.New(slog.DiscardHandler),
-	}, leases, wirer, r.table, r.speaker)
+	log := slog.New(slog.DiscardHandler)
+	keeper := blocks.New(blocks.Options{
+		Source: static.New(own), Record: file + ".blocks", Budget: blocks.Budget{IPv4: 4, IPv6: 4},
+		Gate:   func() error { mu.Lock(); defer mu.Unlock(); return off },
+		Follow: func(context.Context, []netip.Prefix, []netip.Addr) error { return nil },
+		Log:    log,
+	}, leases, r.table, r.speaker)
+	if err := keeper.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Log: log},
+		leases, keeper, wirer, r.table, r.speaker)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -394,14 +394,98 @@ func TestStatusNamesWhatReachesNobody(t *testing.T) {
 	}
 }
 
-func TestStatusNamesLeasesOutsideTheBlocks(t *testing.T) {
+func TestRemovedBlockKeepsItsContainers(t *testing.T) {
 	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
 	first := newRig(t, file, wirer, "10.64.0.0/26")
-	first.attach(t, "web")
+	ep := first.attach(t, "web")
 	first.stop()
-	second := newRig(t, file, wirer, "10.64.0.64/26")
-	if problems := strings.Join(second.Status(t.Context()).Problems, "\n"); !strings.Contains(problems, "1 leases are outside") {
-		t.Errorf("problems %q, want the lease of the removed block named", problems)
+	second := newRig(t, file, wirer, "10.64.0.128/26")
+	announces := func(want string) func() bool {
+		return func() bool {
+			got, _ := second.speaker.Announced(t.Context())
+			return fmt.Sprint(got) == want
+		}
+	}
+	eventually(t, "both blocks are announced", announces("[10.64.0.0/26 10.64.0.128/26]"))
+	eventually(t, "the new block is in use", func() bool { return second.attach(t, "new").Addresses[0].String() == "10.64.0.128" })
+	if _, err := second.Detach(t.Context(), ep.Key); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the removed block is withdrawn after its last lease", announces("[10.64.0.128/26]"))
+}
+
+func TestContainerWithoutALeaseIsLeftInPeace(t *testing.T) {
+	dir, wirer := t.TempDir(), &fakeWirer{}
+	first := newRig(t, filepath.Join(dir, "leases"), wirer, "10.64.0.0/30")
+	ep := first.attach(t, "web")
+	first.stop()
+	if err := os.Remove(filepath.Join(dir, "leases")); err != nil {
+		t.Fatal(err)
+	}
+	second := newRig(t, filepath.Join(dir, "leases"), wirer, "10.64.0.0/30")
+	if got := second.table.prefixes(routes.Endpoints); !slices.Equal(got, []string{ep.Addresses[0].String() + "/32"}) {
+		t.Errorf("host routes after the loss of the lease file: %v", got)
+	}
+	if problems := strings.Join(second.Status(t.Context()).Problems, "\n"); !strings.Contains(problems, "10.64.0.0/32 is in use without a lease, and not handed out: container web/eth0") {
+		t.Errorf("problems %q, want the container named", problems)
+	}
+	for i := range 3 {
+		if other := second.attach(t, fmt.Sprintf("other%d", i)); other.Addresses[0] == ep.Addresses[0] {
+			t.Fatalf("%s was given a second time", ep.Addresses[0])
+		}
+	}
+	if found, err := second.Detach(t.Context(), ep.Key); err != nil || !found {
+		t.Fatalf("detach of the container without a lease: %v, %v", found, err)
+	}
+	eventually(t, "its address is no longer set aside", func() bool { return len(second.leases.InUse()) == 0 })
+}
+
+func TestAddressInUseBySomethingElse(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/29")
+	r.wirer.use(endpoint.Use{Prefix: netip.MustParsePrefix("10.64.0.0/30"), By: "route by docker0"})
+	eventually(t, "it is noticed", func() bool { return len(r.leases.InUse()) == 1 })
+	r.wirer.mu.Lock()
+	r.wirer.suddenly = map[netip.Addr]string{netip.MustParseAddr("10.64.0.4"): "address of eth9"}
+	r.wirer.mu.Unlock()
+	if ep := r.attach(t, "web"); ep.Addresses[0].String() != "10.64.0.5" {
+		t.Errorf("got %s, want the first address that nothing else uses", ep.Addresses[0])
+	}
+	for addr, by := range map[string]string{"10.64.0.1": "docker0"} {
+		q := request("wants-" + addr)
+		q.Addresses = []netip.Addr{netip.MustParseAddr(addr)}
+		if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrAddressInUse) || !strings.Contains(err.Error(), by) {
+			t.Errorf("attach that wants %s: %v, want %q named", addr, err, by)
+		}
+	}
+	r.wirer.use()
+	eventually(t, "it is noticed that nothing uses them any more", func() bool { return len(r.leases.InUse()) == 0 })
+}
+
+func TestNoAddressWithoutALook(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/29")
+	r.wirer.mu.Lock()
+	r.wirer.usedByErr = errors.New("netlink is broken")
+	r.wirer.mu.Unlock()
+	if _, err := r.Attach(t.Context(), request("web")); err == nil || !strings.Contains(err.Error(), "netlink is broken") {
+		t.Errorf("Attach = %v", err)
+	}
+	r.nothingLeft(t)
+}
+
+func TestPools(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/29")
+	q := request("web")
+	q.Pool = "gold"
+	if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrInvalid) || !strings.Contains(err.Error(), "gold") {
+		t.Errorf("attach to a pool that is not there: %v", err)
+	}
+	q.Pool = ipam.DefaultPool
+	if _, err := r.Attach(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	q.Pool = "gold"
+	if _, err := r.Attach(t.Context(), q); !errors.Is(err, agent.ErrMismatch) {
+		t.Errorf("repeated attach with another pool: %v", err)
 	}
 }
 

@@ -57,6 +57,9 @@ func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endp
 	if len(req.Addresses) > 0 && !sameAddrs(req.Addresses, ep.Addresses) {
 		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %v", req.Key, ErrMismatch, ep.Addresses)
 	}
+	if leases, held := a.leases.Lookup(leaseKey(req.Key)); held && req.Pool != "" && leases[0].Pool != "" && leases[0].Pool != req.Pool {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: its addresses are of pool %s", req.Key, ErrMismatch, leases[0].Pool)
+	}
 	spec := a.spec(ep, req.Owner)
 	spec.Netns = req.Netns
 	if req.MTU != 0 {
@@ -88,8 +91,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 		}
 	}()
 
-	_, held := a.leases.Lookup(leaseKey(req.Key))
-	leases, err := a.leases.Allocate(leaseKey(req.Key), ipam.Request{Addresses: req.Addresses})
+	leases, held, err := a.lease(ctx, req)
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, translate(err))
 	}
@@ -273,11 +275,22 @@ func validNetns(path string) error {
 	return nil
 }
 
+// ValidatePool refuses what cannot be the name of a pool; empty stands for the default one.
+func ValidatePool(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := ipam.ValidPool(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
 // Endpoint MTU bounds in bytes: IPv4's minimum reassembly size (RFC 791) and the kernel's maximum for veth.
 const minMTU, maxMTU = 576, 65535
 
 func (r AttachRequest) validate() error {
-	if err := errors.Join(r.Key.validate(), validNetns(r.Netns)); err != nil {
+	if err := errors.Join(r.Key.validate(), validNetns(r.Netns), ValidatePool(r.Pool)); err != nil {
 		return err
 	}
 	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {

@@ -22,6 +22,9 @@ type fakeWirer struct {
 	retireErr error
 	hold      chan struct{} // retired links stay until it is closed; nil: no time at all
 	inspects  int
+	others    []endpoint.Use        // what Others finds
+	suddenly  map[netip.Addr]string // what UsedBy finds
+	usedByErr error
 	lists     int
 	wiring    chan struct{} // Wire sends on it, then waits for its close; nil: it does neither
 }
@@ -93,9 +96,28 @@ func (w *fakeWirer) List(context.Context) ([]endpoint.Live, error) {
 	w.lists++
 	var live []endpoint.Live
 	for _, name := range slices.Sorted(maps.Keys(w.links)) {
-		live = append(live, endpoint.Live{HostLink: name, Alias: w.links[name].Alias, MTU: w.links[name].MTU})
+		live = append(live, endpoint.Live{HostLink: name, Alias: w.links[name].Alias, MTU: w.links[name].MTU, Addrs: w.links[name].Addrs})
 	}
 	return live, nil
+}
+
+func (w *fakeWirer) Others(context.Context, []netip.Prefix, []netip.Addr) ([]endpoint.Use, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.others), nil
+}
+
+func (w *fakeWirer) UsedBy(_ context.Context, addr netip.Addr, _ netip.Prefix) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.suddenly[addr], w.usedByErr
+}
+
+// use has something else use addresses, as reconciliation finds it.
+func (w *fakeWirer) use(others ...endpoint.Use) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.others = others
 }
 
 // vanish takes a link away as a runtime does that deletes the namespace first.

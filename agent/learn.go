@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"sync"
 
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/routes"
@@ -9,15 +10,35 @@ import (
 
 // Learner turns what the fabric announces into desired routes of the host.
 type Learner struct {
-	Table         RouteTable
-	Metric        uint32
-	HostAddresses []netip.Addr // preferred source by family, where there is one: replies find their way back to it
+	Table  RouteTable
+	Metric uint32
+
+	mu   sync.Mutex   // guards host, and keeps learning and a change of it apart
+	host []netip.Addr // preferred source by family, where there is one: replies find their way back to it
+}
+
+// SetHostAddresses changes the preferred source of all fabric routes, of those learned before too.
+func (l *Learner) SetHostAddresses(host []netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.host = host
+	var rs []routes.Route
+	for _, s := range l.Table.Status(routes.Fabric) {
+		if r := l.prefer(s.Route); r.Source != s.Route.Source {
+			rs = append(rs, r)
+		}
+	}
+	if len(rs) > 0 {
+		l.Table.Update(routes.Fabric, rs, nil)
+	}
 }
 
 // Events are the callbacks for the speaker client.
-func (l Learner) Events() bgp.Events {
+func (l *Learner) Events() bgp.Events {
 	return bgp.Events{
 		Routes: func(upserts []bgp.LearnedRoute, withdrawn []netip.Prefix) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			rs := make([]routes.Route, len(upserts))
 			for i, u := range upserts {
 				rs[i] = l.route(u)
@@ -28,14 +49,20 @@ func (l Learner) Events() bgp.Events {
 	}
 }
 
-func (l Learner) route(learned bgp.LearnedRoute) routes.Route {
+func (l *Learner) route(learned bgp.LearnedRoute) routes.Route {
 	r := routes.Route{Prefix: learned.Prefix, Kind: routes.Unicast, Metric: l.Metric}
 	for _, nh := range learned.NextHops {
 		// A link-local next hop carries its interface as zone, where it must be tried without a connected subnet.
 		r.NextHops = append(r.NextHops, routes.NextHop{Addr: nh.WithZone(""), Link: nh.Zone(), Onlink: nh.Zone() != ""})
 	}
-	for _, src := range l.HostAddresses {
-		if src.Is4() == learned.Prefix.Addr().Is4() {
+	return l.prefer(r)
+}
+
+// prefer sets a route's preferred source. Caller holds mu.
+func (l *Learner) prefer(r routes.Route) routes.Route {
+	r.Source = netip.Addr{}
+	for _, src := range l.host {
+		if src.Is4() == r.Prefix.Addr().Is4() {
 			r.Source = src
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
@@ -34,9 +35,8 @@ type Status struct {
 
 // Block is a block of this host and how it is used.
 type Block struct {
-	ipam.Usage
-	Cover     netip.Prefix // the announcement that contains it
-	Announced bool
+	blocks.View
+	Announced bool // its cover is, by the speaker
 }
 
 // Status gathers the state of every room. A speaker that cannot be asked is a problem in it, not an error.
@@ -46,11 +46,12 @@ func (a *Agent) Status(ctx context.Context) Status {
 		Speaker: a.speaker.Status(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
 		BudgetIPv4: a.opts.Budget.IPv4, BudgetIPv6: a.opts.Budget.IPv6,
 	}
-	a.mu.Lock()
-	gate := a.gate
-	a.mu.Unlock()
-	if gate != nil {
-		s.problem("blocks are not announced: %v", gate)
+	kept := a.blocks.Status()
+	if kept.Gate != nil {
+		s.problem("blocks are not announced: %v", kept.Gate)
+	}
+	for _, p := range kept.Problems {
+		s.problem("%s", p)
 	}
 	if s.Speaker.Connected {
 		s.askSpeaker(ctx, a.speaker)
@@ -71,6 +72,9 @@ func (a *Agent) Status(ctx context.Context) Status {
 	}
 	if err := a.leases.Err(); err != nil {
 		s.problem("lease file: %v", err)
+	}
+	for _, u := range a.leases.InUse() {
+		s.problem("%s is in use without a lease, and not handed out: %s", u.Prefix, u.By)
 	}
 	if damaged := a.leases.Damaged(); len(damaged) > 0 {
 		s.problem("%d damaged slots in the lease file", len(damaged))
@@ -175,18 +179,58 @@ func (a *Agent) Blocks(ctx context.Context) []Block {
 	if err != nil {
 		a.log.Debug("announced prefixes unknown", "err", err)
 	}
-	cover := ipam.Cover(a.opts.Blocks)
-	var blocks []Block
-	for _, u := range a.leases.Usage() {
-		b := Block{Usage: u}
-		if i := slices.IndexFunc(cover, func(p netip.Prefix) bool { return p.Overlaps(u.Block.Prefix) }); i >= 0 {
-			b.Cover = cover[i]
-			b.Announced = slices.Contains(announced, cover[i])
-		}
-		blocks = append(blocks, b)
+	var out []Block
+	for _, b := range a.blocks.Blocks() {
+		out = append(out, Block{View: b, Announced: slices.Contains(announced, b.Cover)})
 	}
-	return blocks
+	return out
 }
+
+// Siblings tells with what each block would merge, see blocks.Keeper.Siblings.
+func (a *Agent) Siblings(ctx context.Context) map[netip.Prefix]ipam.Sibling {
+	return a.blocks.Siblings(ctx)
+}
+
+// Budget is how many prefixes this host may announce, by family.
+func (a *Agent) Budget() blocks.Budget { return a.opts.Budget }
+
+// ReleaseBlocks has claimed blocks given back once their last lease has ended; none means all. See blocks.Keeper.Release.
+func (a *Agent) ReleaseBlocks(ctx context.Context, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	if err := a.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	released, err := a.blocks.Release(ctx, prefixes)
+	return released, translate(err)
+}
+
+// Claims are the blocks that the hosts of the fabric have claimed in the source of this host's blocks.
+func (a *Agent) Claims(ctx context.Context) ([]ipam.Claim, error) {
+	if a.opts.Registry == nil {
+		return nil, errNoRegistry
+	}
+	claims, err := a.opts.Registry.Claims(ctx)
+	return claims, translate(err)
+}
+
+// ReleaseHost deletes the claims of another host, which is gone for good; only those of one installation of it if id is not
+// empty.
+func (a *Agent) ReleaseHost(ctx context.Context, host, id string) ([]ipam.Claim, error) {
+	switch {
+	case a.opts.Registry == nil:
+		return nil, errNoRegistry
+	case host == "":
+		return nil, fmt.Errorf("%w: the host whose claims are to be deleted is not named", ErrInvalid)
+	case host == a.opts.Host && id == "":
+		return nil, fmt.Errorf("%w: %s is this host: release all of its blocks instead, or name another installation by its id", ErrInvalid, host)
+	}
+	released, err := a.opts.Registry.ReleaseHost(ctx, host, id)
+	if err == nil {
+		a.log.Warn("claims of another host deleted", "host", host, "id", id, "blocks", len(released))
+	}
+	return released, translate(err)
+}
+
+var errNoRegistry = fmt.Errorf("%w: this host's blocks are static: nothing is claimed", ErrInvalid)
 
 // Lease is an address and what it is doing.
 type Lease struct {

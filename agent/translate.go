@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/ipam"
 )
@@ -14,6 +15,9 @@ func (c classified) Error() string   { return c.err.Error() }
 func (c classified) Unwrap() []error { return []error{c.sentinel, c.err} }
 
 var sentinels = []struct{ from, to error }{
+	{ipam.ErrSourceAway, ErrSourceAway}, // first: it comes along with one that it explains
+	{ipam.ErrUnknownPool, ErrInvalid},
+	{blocks.ErrNotClaimed, ErrNotFound},
 	{ipam.ErrExhausted, ErrExhausted},
 	{ipam.ErrAddressInUse, ErrAddressInUse},
 	{ipam.ErrNotInBlock, ErrNotInBlock},

@@ -18,6 +18,7 @@ type AttachRequest struct {
 	Key
 	Owner     string       // front-end it came by: OwnerAPI, or OwnerCNI(network); Collect keeps to one owner
 	Netns     string       // path of the container's network namespace
+	Pool      string       // of which the addresses are to be; empty: the default pool, or that of Addresses
 	Addresses []netip.Addr // wanted addresses; empty lets the agent choose one a family
 	MTU       int          // bytes; 0 takes the uplink's
 }
@@ -60,4 +61,5 @@ var (
 	ErrNotFound     = errors.New("not attached")
 	ErrNotReady     = errors.New("agent not ready")
 	ErrStorage      = errors.New("lease file not writable")
+	ErrSourceAway   = errors.New("source of blocks cannot be reached")
 )

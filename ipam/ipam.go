@@ -126,7 +126,7 @@ func ValidPool(name string) error {
 		ok = ok && ('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-')
 	}
 	if !ok {
-		return fmt.Errorf("pool %q: want at most %d lower-case letters, digits and '-', the latter neither first nor last", name, most)
+		return fmt.Errorf("pool %.64q: want at most %d lower-case letters, digits and '-', the latter neither first nor last", name, most)
 	}
 	return nil
 }

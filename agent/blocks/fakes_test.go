@@ -51,7 +51,7 @@ type fakeTable struct {
 	journal *journal
 	mu      sync.Mutex
 	routes  []routes.Route
-	failing bool
+	failing []netip.Prefix
 }
 
 func (t *fakeTable) Set(_ routes.Owner, rs []routes.Route) {
@@ -74,7 +74,7 @@ func (t *fakeTable) Status(...routes.Owner) []routes.Status {
 	var all []routes.Status
 	for _, r := range t.routes {
 		s := routes.Status{Owner: routes.Blocks, Route: r, State: routes.Installed}
-		if t.failing {
+		if slices.Contains(t.failing, r.Prefix) {
 			s.State, s.Err = routes.Failed, errors.New("refused by the kernel")
 		}
 		all = append(all, s)
@@ -82,20 +82,35 @@ func (t *fakeTable) Status(...routes.Owner) []routes.Status {
 	return all
 }
 
-func (t *fakeTable) fail(v bool) {
+// fail has the kernel refuse the discard routes of these prefixes.
+func (t *fakeTable) fail(texts ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.failing = v
+	t.failing = prefixes(texts...)
 }
 
-type fakeSpeaker struct{ journal *journal }
+type fakeSpeaker struct {
+	journal *journal
+	mu      sync.Mutex
+	told    []netip.Prefix
+}
 
 func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error {
-	var ps []netip.Prefix
+	var ps, quiet []netip.Prefix
 	for _, a := range set {
 		ps = append(ps, a.Prefix)
+		if slices.Contains(a.Communities, bgp.NoAdvertise) {
+			quiet = append(quiet, a.Prefix)
+		}
 	}
-	s.journal.add("announce %v", ps)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = ps
+	if len(quiet) > 0 {
+		s.journal.add("announce %v, to the ToRs alone %v", ps, quiet)
+	} else {
+		s.journal.add("announce %v", ps)
+	}
 	return nil
 }
 
@@ -207,13 +222,39 @@ func (g *fakeGrower) set(f func()) {
 	f()
 }
 
+// leases is the real lease manager, and lets a test act right before and after its use is counted.
+type leases struct {
+	*ipam.Allocator
+	mu            sync.Mutex
+	before, after func() // nil: nothing
+}
+
+func (l *leases) Usage() []ipam.Usage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.before != nil {
+		l.before()
+	}
+	all := l.Allocator.Usage()
+	if l.after != nil {
+		l.after()
+	}
+	return all
+}
+
+func (l *leases) onCount(before, after func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.before, l.after = before, after
+}
+
 // rig is a keeper with a real lease manager in a world of fakes, inside a bubble of synctest: its time is its own.
 type rig struct {
 	*Keeper
 	*journal
 	t       *testing.T
 	dir     string
-	leases  *ipam.Allocator
+	leases  *leases
 	table   *fakeTable
 	speaker *fakeSpeaker
 	grower  *fakeGrower
@@ -255,10 +296,11 @@ func (r *rig) static(prefixes ...string) {
 // start runs the keeper, after stop too, and lets it come to rest.
 func (r *rig) start() {
 	r.t.Helper()
-	var err error
-	if r.leases, err = ipam.Open(filepath.Join(r.dir, "leases"), ipam.Options{BootID: "boot"}); err != nil {
+	a, err := ipam.Open(filepath.Join(r.dir, "leases"), ipam.Options{BootID: "boot"})
+	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.leases = &leases{Allocator: a}
 	r.Keeper = New(r.opts, r.leases, r.table, r.speaker)
 	if err := r.Load(r.t.Context()); err != nil {
 		r.t.Fatal(err)
@@ -285,6 +327,12 @@ func (r *rig) rest() { r.pass(3 * time.Second) }
 func (r *rig) pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
+}
+
+func (r *rig) announced() []netip.Prefix {
+	r.speaker.mu.Lock()
+	defer r.speaker.mu.Unlock()
+	return r.speaker.told
 }
 
 // shut closes the gate for a reason, or opens it for none.
@@ -321,6 +369,20 @@ func (r *rig) did(want ...string) {
 	r.t.Helper()
 	if got := r.cut(); got != strings.Join(want, "\n") {
 		r.t.Errorf("it did\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+// order wants these steps in the journal, in this order, whatever else is between them: the source works beside the keeper.
+func (r *rig) order(steps ...string) {
+	r.t.Helper()
+	did := r.cut()
+	rest := did
+	for _, step := range steps {
+		_, after, ok := strings.Cut(rest, step)
+		if !ok {
+			r.t.Fatalf("no %q in its place; it did\n%s", step, did)
+		}
+		rest = after
 	}
 }
 

@@ -36,6 +36,7 @@ type Speaker interface {
 type Leases interface {
 	SetBlocks(blocks []ipam.Block) error
 	Usage() []ipam.Usage
+	Leased(addr netip.Addr) bool
 }
 
 // Budget is how many prefixes a host may announce a family: hosts x budget must fit the ToR's table.
@@ -75,12 +76,14 @@ type Keeper struct {
 	// Owned by Run, and by Load before it.
 	told      []netip.Prefix // what the speaker was last told, or an earlier run told it
 	telling   bool           // it was told by this run
+	quiet     []netip.Prefix // of told, what was announced to the ToRs alone
 	discards  []netip.Prefix // discard routes as last set
 	followed  following
 	saved     []ipam.RecordedBlock
 	spares    map[section]time.Time // since when a section could do with fewer blocks
 	asking    bool                  // an operation on the source is under way
 	stale     bool                  // the source may have changed
+	strangers int                   // claims of another installation of this host
 	refusals  map[string]*refusal   // by operation
 	synced    bool                  // the table knows that the discard routes are complete
 	handedOut []ipam.Block          // what the lease manager was last given
@@ -124,8 +127,8 @@ func (k *Keeper) Load(ctx context.Context) error {
 			return fmt.Errorf("blocks from %s: %w", k.opts.Source.Name(), err)
 		}
 		k.refuse(opAsk, err)
-		k.stale = true
 	}
+	k.stale = k.grower != nil // for what Load does not ask
 	k.setBlocks(initial(record, have, k.opts.Configured, k.opts.Source.Name(), k.grower, err == nil))
 	if err == nil && k.grower != nil {
 		k.reclaim(ctx)
@@ -165,8 +168,11 @@ func (k *Keeper) Own() (own []netip.Prefix, host []netip.Addr) {
 	return ownSpace(k.blocks), k.host
 }
 
-// tick is how often everything is looked at without a hint.
-const tick = time.Second
+// How often everything is looked at without a hint. Where blocks grow, that is before addresses run short.
+const (
+	slowTick = time.Second
+	fastTick = 250 * time.Millisecond
+)
 
 // Run keeps everything equal to the blocks until ctx ends. Nothing is withdrawn at the end.
 func (k *Keeper) Run(ctx context.Context) error {
@@ -175,6 +181,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 	hints, err := k.opts.Source.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the blocks of %s: %w", k.opts.Source.Name(), err)
+	}
+	tick := slowTick
+	if k.grower != nil {
+		tick = fastTick
 	}
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -255,7 +265,7 @@ func (k *Keeper) setHost() {
 	if !k.opts.HostAddress {
 		return
 	}
-	host := hostAddresses(k.blocks, k.host)
+	host := hostAddresses(k.blocks, k.host, k.leases.Leased)
 	k.mu.Lock()
 	k.host = host
 	k.mu.Unlock()

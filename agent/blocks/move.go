@@ -28,7 +28,7 @@ type following struct {
 func (k *Keeper) retire(uses map[netip.Prefix]use) {
 	idle := func(b owned) bool {
 		u, known := uses[b.Prefix]
-		return (b.stage == draining || b.stage == released) && known && u.leased == 0
+		return (b.stage == draining || b.stage == released) && k.closed(b.Prefix) && known && u.leased == 0
 	}
 	if k.leave(idle) {
 		return
@@ -36,6 +36,11 @@ func (k *Keeper) retire(uses map[netip.Prefix]use) {
 	for _, p := range prefixesOf(slices.DeleteFunc(slices.Clone(k.blocks), func(b owned) bool { return !idle(b) })) {
 		k.leave(func(b owned) bool { return b.Prefix == p && idle(b) })
 	}
+}
+
+// closed says that the lease manager had been told before its use was counted: no lease has come since.
+func (k *Keeper) closed(p netip.Prefix) bool {
+	return slices.ContainsFunc(k.handedOut, func(b ipam.Block) bool { return b.Prefix == p && b.Draining })
 }
 
 func (k *Keeper) leave(pick func(owned) bool) (left bool) {
@@ -117,7 +122,7 @@ func (k *Keeper) move(ctx context.Context, gate error) (problems []string) {
 	}
 	if err := k.save(); err != nil {
 		if gate != nil {
-			problems = append(problems, k.announce(ctx, nil)...)
+			problems = append(problems, k.announce(ctx, nil, nil)...)
 		}
 		return fail("blocks not recorded, nothing is changed", err)
 	}
@@ -143,19 +148,25 @@ func (k *Keeper) move(ctx context.Context, gate error) (problems []string) {
 		return slices.DeleteFunc(slices.Clone(set), func(p netip.Prefix) bool { return slices.Contains(missing, p) })
 	}
 	news := slices.ContainsFunc(say(via), func(p netip.Prefix) bool { return !slices.Contains(k.told, p) })
-	if why := k.announce(ctx, say(via)); why != nil {
+	if why := k.announce(ctx, say(via), nil); why != nil {
 		return append(problems, why...)
 	}
-	if news || !slices.Equal(say(via), say(then)) {
+	if news {
 		k.settle(ctx)
 	}
-	if ctx.Err() != nil {
-		return problems
+	if ctx.Err() != nil || len(missing) > 0 {
+		return problems // what is to be replaced stays until all that replaces it stands
 	}
-	if err := k.opens(admit, missing); err != nil {
+	if err := k.opens(admit); err != nil {
 		return fail("blocks not taken by the lease manager", err)
 	}
-	if why := k.announce(ctx, say(then)); why != nil {
+	if replaced := minus(say(via), say(then)); len(replaced) > 0 {
+		if why := k.announce(ctx, say(via), replaced); why != nil {
+			return append(problems, why...)
+		}
+		k.settle(ctx)
+	}
+	if why := k.announce(ctx, say(then), nil); why != nil {
 		return append(problems, why...)
 	}
 	k.leaveBehind(ctx, then)
@@ -221,13 +232,20 @@ func (k *Keeper) follow(ctx context.Context) error {
 	return nil
 }
 
-func (k *Keeper) announce(ctx context.Context, set []netip.Prefix) (why []string) {
-	if k.telling && slices.Equal(set, k.told) {
+// announce has the speaker announce the set. The quiet ones of it are for the ToRs alone (NO_ADVERTISE): they are about to be
+// withdrawn in favour of others with the same addresses, and by then nobody else must know them any more. A ToR that
+// loses a route looks for the ways that others had to it, over the spine to the other ToR and back, and would send packets in
+// circles while these are withdrawn in their turn.
+func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why []string) {
+	if k.telling && slices.Equal(set, k.told) && slices.Equal(quiet, k.quiet) {
 		return nil
 	}
 	list := make([]bgp.Announcement, len(set))
 	for i, p := range set {
 		list[i] = bgp.Announcement{Prefix: p}
+		if slices.Contains(quiet, p) {
+			list[i].Communities = []uint32{bgp.NoAdvertise}
+		}
 	}
 	if err := k.speaker.Announce(ctx, list); err != nil && !errors.Is(err, bgp.ErrDisconnected) {
 		if ctx.Err() == nil {
@@ -235,8 +253,8 @@ func (k *Keeper) announce(ctx context.Context, set []netip.Prefix) (why []string
 		}
 		return []string{fmt.Sprintf("announcements not accepted by the speaker: %v", err)}
 	}
-	k.log.Info("announcing", "prefixes", set)
-	k.telling, k.told = true, set
+	k.log.Info("announcing", "prefixes", set, "no_advertise", quiet)
+	k.telling, k.told, k.quiet = true, set, quiet
 	return nil
 }
 
@@ -253,10 +271,10 @@ func (k *Keeper) settle(ctx context.Context) {
 	}
 }
 
-// opens opens the admitted blocks whose discard routes stand, and tells the lease manager of all changes.
-func (k *Keeper) opens(admit func(owned) bool, missing []netip.Prefix) error {
+// opens opens the admitted blocks, and tells the lease manager of all changes.
+func (k *Keeper) opens(admit func(owned) bool) error {
 	pools := make(map[string]bool)
-	k.change(func(b owned) bool { return b.stage == opening && admit(b) && !overlaps(missing, b.Prefix) }, func(b *owned) {
+	k.change(func(b owned) bool { return b.stage == opening && admit(b) }, func(b *owned) {
 		b.stage = open
 		pools[b.Pool] = true
 		k.log.Info("block is open", "block", b.Prefix, "pool", b.Pool, "source", b.Source)
@@ -284,10 +302,8 @@ func (k *Keeper) handOut() error {
 				block.Reserved = append(block.Reserved, part)
 			}
 		}
-		for _, addr := range k.host {
-			if b.Prefix.Contains(addr) {
-				block.Reserved = append(block.Reserved, ipam.Range{First: addr, Last: addr})
-			}
+		if k.opts.HostAddress { // in each of them, for the host's own address may have to move there
+			block.Reserved = append(block.Reserved, ipam.Range{First: b.Prefix.Addr(), Last: b.Prefix.Addr()})
 		}
 		all = append(all, block)
 	}

@@ -56,6 +56,16 @@ func (r *room) add(u use) {
 // short says that more addresses are wanted: before the last one is taken, as a new block takes its time to become known.
 func (r room) short() bool { return (r.busy+r.waiting)*4 > r.usable*3 }
 
+// goal is how many addresses are to be usable. Where attaches wait already, demand is ahead of growth, which then goes on by
+// doubling: a block at a time would make each of the next ones wait again.
+func (r room) goal() uint64 {
+	goal := (r.busy + r.waiting) * 4 / 3
+	if r.waiting > 0 {
+		goal = max(goal, 2*r.usable)
+	}
+	return goal
+}
+
 // spare says that the section could do with size addresses less, by a margin that keeps it from growing again soon.
 func (r room) spare(size uint64) bool {
 	return size <= r.usable && (r.busy+r.waiting)*2 <= r.usable-size

@@ -182,6 +182,11 @@ func union(a, b []netip.Prefix) []netip.Prefix {
 	return slices.Compact(set)
 }
 
+// minus is what is in one set and not in the other.
+func minus(a, b []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
+}
+
 func (b Budget) exceeded(set []netip.Prefix) (key string, n, budget int) {
 	var ipv4, ipv6 int
 	for _, p := range set {
@@ -211,27 +216,29 @@ func ownSpace(bs []owned) []netip.Prefix {
 	return ipam.Cover(ps)
 }
 
-// hostAddresses keeps each family's address while its block stays, and else takes that of the oldest block.
-func hostAddresses(bs []owned, old []netip.Addr) []netip.Addr {
+// hostAddresses keeps each family's address while its block stays, and else takes that of the oldest block in which no
+// container has it.
+func hostAddresses(bs []owned, old []netip.Addr, leased func(netip.Addr) bool) []netip.Addr {
 	var host []netip.Addr
 	for _, ipv6 := range []bool{false, true} {
 		var best netip.Addr
-		rank := -1
+		rank := 0
 		for _, b := range bs {
-			if b.ipv6() != ipv6 || b.stage > released {
+			addr := b.Prefix.Addr()
+			r := 2
+			switch {
+			case b.ipv6() != ipv6 || b.stage > released || leased(addr):
 				continue
-			}
-			r := 1
-			if b.stage == released {
-				r = 0
-			} else if slices.Contains(old, b.Prefix.Addr()) {
-				r = 2
+			case b.stage == released:
+				r = 1
+			case slices.Contains(old, addr):
+				r = 3
 			}
 			if r > rank {
-				best, rank = b.Prefix.Addr(), r
+				best, rank = addr, r
 			}
 		}
-		if rank >= 0 {
+		if rank > 0 {
 			host = append(host, best)
 		}
 	}

@@ -206,8 +206,10 @@ func TestHostAddressStaysWithItsBlock(t *testing.T) {
 		{[]string{"10.64.0.0/26", "10.64.0.64/26 draining"}, "[10.64.0.64]"},
 		{[]string{"10.64.0.0/26", "10.64.0.64/26 released"}, "[10.64.0.0]"},
 		{[]string{"10.64.0.0/26 lost", "10.64.0.64/26 released"}, "[10.64.0.64]"},
+		{[]string{"10.64.9.0/26", "10.64.0.64/26 released"}, "[10.64.0.64]"}, // a container has the other's
 	} {
-		host = hostAddresses(parse(tt.blocks...), host)
+		leased := func(addr netip.Addr) bool { return addr.String() == "10.64.9.0" }
+		host = hostAddresses(parse(tt.blocks...), host, leased)
 		if got := fmt.Sprint(host); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.blocks, got, tt.want)
 		}

@@ -12,28 +12,26 @@ import (
 	"github.com/hostfabric/hostfabric/ipam"
 )
 
-// Block is a block of this host and how it is used.
-type Block struct {
+// View is what there is to tell of a block of this host.
+type View struct {
 	ipam.Usage
-	State   string       // opening, open, draining, released, leaving, lost
-	Cover   netip.Prefix // the announced prefix that contains it; zero while none does
-	Sibling ipam.Sibling // State is empty where it is not known
+	State string       // opening, open, draining, released, leaving, lost
+	Cover netip.Prefix // the announced prefix that contains it; zero while none does
 }
 
 // siblingWait bounds the question to the source: who looks at blocks while it is away waits for no longer.
 const siblingWait = time.Second
 
 // Blocks lists this host's blocks, by prefix.
-func (k *Keeper) Blocks(ctx context.Context) []Block {
+func (k *Keeper) Blocks() []View {
 	k.mu.Lock()
 	bs := slices.Clone(k.blocks)
 	k.mu.Unlock()
 	usage := k.leases.Usage()
-	siblings := k.siblings(ctx, bs)
 	cover := target(bs, func(owned) bool { return false })
-	out := make([]Block, 0, len(bs))
+	out := make([]View, 0, len(bs))
 	for _, b := range bs {
-		block := Block{Usage: unused(b), State: b.stage.String(), Sibling: siblings[b.Prefix]}
+		block := View{Usage: unused(b), State: b.stage.String()}
 		if i := slices.IndexFunc(usage, func(u ipam.Usage) bool { return u.Block.Prefix == b.Prefix }); i >= 0 {
 			block.Usage = usage[i]
 		}
@@ -42,7 +40,7 @@ func (k *Keeper) Blocks(ctx context.Context) []Block {
 		}
 		out = append(out, block)
 	}
-	slices.SortFunc(out, func(x, y Block) int { return x.Block.Prefix.Compare(y.Block.Prefix) })
+	slices.SortFunc(out, func(x, y View) int { return x.Block.Prefix.Compare(y.Block.Prefix) })
 	return out
 }
 
@@ -51,7 +49,12 @@ func unused(b owned) ipam.Usage {
 	return ipam.Usage{Block: b.Block, Size: size(b.Prefix), Free: new(big.Int), Reserved: new(big.Int), InUse: new(big.Int), Withheld: size(b.Prefix)}
 }
 
-func (k *Keeper) siblings(ctx context.Context, bs []owned) map[netip.Prefix]ipam.Sibling {
+// Siblings tells with what each block would merge into one prefix of half the length, and who has that. While the source
+// cannot be asked, the state of a sibling that is not this host's own is empty.
+func (k *Keeper) Siblings(ctx context.Context) map[netip.Prefix]ipam.Sibling {
+	k.mu.Lock()
+	bs := slices.Clone(k.blocks)
+	k.mu.Unlock()
 	known := make(map[netip.Prefix]ipam.Sibling)
 	var ask []netip.Prefix
 	own := ownSpace(bs)
@@ -112,6 +115,9 @@ func (k *Keeper) publish(gate error, problems []string) {
 		if b.stage == lost {
 			problems = append(problems, fmt.Sprintf("block %s is claimed by another host: its containers here cannot be reached, detach them", b.Prefix))
 		}
+	}
+	if k.strangers > 0 {
+		problems = append(problems, fmt.Sprintf("%d blocks are claimed by another installation of a host of this name: if it is gone, release them (hostfabric blocks claims, hostfabric blocks release --host NAME --id ID)", k.strangers))
 	}
 	var ops []string
 	for op, r := range k.refusals {

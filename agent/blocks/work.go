@@ -93,6 +93,7 @@ type operation func(ctx context.Context) (apply func())
 
 func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 	if k.stale && k.due(opAsk) {
+		k.stale = false // a hint that comes from now on is for the next time
 		return k.ask
 	}
 	if k.grower == nil {
@@ -108,23 +109,34 @@ func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 		return nil
 	}
 	waiting := k.waiting()
-	for _, s := range wanted(sections(k.blocks, uses, waiting), k.grower.Pools(), waiting) {
+	rooms := sections(k.blocks, uses, waiting)
+	for _, s := range wanted(rooms, k.grower.Pools(), waiting) {
 		if k.due(opGrow + s.pool + familyName(s.ipv6)) {
-			return k.grow(s)
+			return k.grow(s, rooms[s])
 		}
 	}
 	return nil
 }
 
+// stranger is a source that knows of claims that another installation of this host has, of before it was set up anew.
+type stranger interface {
+	Strangers(ctx context.Context) ([]ipam.Claim, error)
+}
+
 func (k *Keeper) ask(ctx context.Context) func() {
 	have, err := k.opts.Source.Blocks(ctx)
+	var others []ipam.Claim
+	if s, ok := k.opts.Source.(stranger); ok && err == nil {
+		others, err = s.Strangers(ctx)
+	}
 	return func() {
 		if err != nil {
 			k.refuse(opAsk, err)
+			k.stale = true
 			return
 		}
 		k.succeed(opAsk)
-		k.stale = false
+		k.strangers = len(others)
 		if k.grower != nil {
 			k.setBlocks(merge(k.blocks, have, k.grower.Name()))
 		}
@@ -200,18 +212,37 @@ func (k *Keeper) release(ps []netip.Prefix) operation {
 	}
 }
 
-func (k *Keeper) grow(s section) operation {
+// grow claims blocks until the section has the room it needs. What it got counts, even if it did not get all.
+func (k *Keeper) grow(s section, r room) operation {
 	op := opGrow + s.pool + familyName(s.ipv6)
-	growth := ipam.Growth{Pool: s.pool, IPv6: s.ipv6, Fits: k.fits(s)}
+	var have []netip.Prefix
 	for _, b := range k.blocks {
 		if b.ipv6() == s.ipv6 && b.stage != lost {
-			growth.Have = append(growth.Have, b.Prefix)
+			have = append(have, b.Prefix)
 		}
 	}
+	fits := k.fits(s)
 	return func(ctx context.Context) func() {
-		got, err := k.grower.Grow(ctx, growth)
-		return func() {
+		var all []ipam.Block
+		var gained []netip.Prefix
+		var err error
+		for usable := r.usable; len(all) == 0 || usable < r.goal(); {
+			var got []ipam.Block
+			got, err = k.grower.Grow(ctx, ipam.Growth{
+				Pool: s.pool, IPv6: s.ipv6, Have: slices.Concat(have, gained),
+				Fits: func(added []netip.Prefix) error { return fits(slices.Concat(gained, added)) },
+			})
 			if err != nil {
+				break
+			}
+			for _, b := range got {
+				gained = append(gained, b.Prefix)
+				usable += count(size(b.Prefix))
+			}
+			all = append(all, got...)
+		}
+		return func() {
+			if len(all) == 0 {
 				k.disappoint(s.pool, k.refuse(op, fmt.Errorf("pool %s (%s): %w", s.pool, familyName(s.ipv6), err)))
 				return
 			}
@@ -219,10 +250,10 @@ func (k *Keeper) grow(s section) operation {
 			k.mu.Lock()
 			delete(k.failed, s.pool)
 			k.mu.Unlock()
-			for _, b := range got {
+			for _, b := range all {
 				k.log.Info("block claimed", "block", b.Prefix, "pool", s.pool, "source", k.grower.Name())
 			}
-			k.take(got)
+			k.take(all)
 		}
 	}
 }

@@ -28,6 +28,7 @@ const (
 // knownKeys a network config may have. Ours come first, all of them optional:
 //
 //	mtu      bytes, 576 to 65535; 0 or none takes the uplink's
+//	pool     of which the addresses are to be; none is the agent's default pool
 //	socket   where the agent listens (relay.DefaultSocket)
 //	spool    where DELs wait while it is away (relay.DefaultSpool); the agent must drain this very directory
 //	timeout  how long an ADD waits for the agent, such as "30s" (relay.DefaultTimeout)
@@ -35,7 +36,7 @@ const (
 // The others are the specification's (section 1) and the runtime's (section 3), and beside them there may be any key
 // that starts with "cni.dev/".
 var knownKeys = []string{
-	"mtu", "socket", "spool", "timeout",
+	"mtu", "pool", "socket", "spool", "timeout",
 	"cniVersion", "cniVersions", "name", "type", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "capabilities",
 	"ipMasq", "ipam", "dns",
 	"runtimeConfig", "prevResult", "args",
@@ -108,6 +109,7 @@ func incompatible(details string) error {
 // plugin is what the network config asks of us.
 type plugin struct {
 	MTU           int
+	Pool          string
 	DNS           types.DNS // passed on in the result
 	RuntimeConfig struct {
 		IPs []string `json:"ips"`
@@ -130,13 +132,16 @@ func (c config) plugin(spool relay.Spool) (plugin, error) {
 	for _, k := range []struct {
 		key string
 		to  any
-	}{{"mtu", &p.MTU}, {"dns", &p.DNS}, {"runtimeConfig", &p.RuntimeConfig}, {"args", &p.Args}} {
+	}{{"mtu", &p.MTU}, {"pool", &p.Pool}, {"dns", &p.DNS}, {"runtimeConfig", &p.RuntimeConfig}, {"args", &p.Args}} {
 		if err := c.decode(k.key, k.to); err != nil {
 			return p, err
 		}
 	}
 	if p.MTU != 0 && (p.MTU < minMTU || p.MTU > maxMTU) {
 		return p, configError("mtu", fmt.Sprintf("want %d to %d, or 0 for the uplink's, have %d", minMTU, maxMTU, p.MTU))
+	}
+	if err := agent.ValidatePool(p.Pool); err != nil {
+		return p, configError("pool", err.Error())
 	}
 	settings, err := relay.ParseSettings(c.raw) // the shim's own reading
 	if err != nil {

@@ -18,6 +18,7 @@ var problems = []struct {
 	{agent.ErrNetns, relay.CodeInvalidEnvironment, "invalid CNI_NETNS"},
 	{agent.ErrInvalid, relay.CodeInvalidConfig, "agent refuses the request"},
 	{agent.ErrLinkExists, relay.CodeLinkExists, "CNI_IFNAME exists in the container"},
+	{agent.ErrSourceAway, relay.CodeTryAgain, "no free address, and the source of more cannot be reached"},
 	{agent.ErrExhausted, relay.CodeExhausted, "no free address"},
 	{agent.ErrAddressInUse, relay.CodeAddressInUse, "wanted address is in use"},
 	{agent.ErrNotInBlock, relay.CodeNotInBlock, "wanted address is outside this host's blocks"},

@@ -72,7 +72,7 @@ func (s *server) add(ctx context.Context, req *relay.Request, conf config) ([]by
 		return nil, problem(err)
 	}
 	ep, err := s.attach(ctx, agent.AttachRequest{
-		Key: k, Owner: agent.OwnerCNI(conf.name), Netns: req.Netns, Addresses: wanted, MTU: p.MTU,
+		Key: k, Owner: agent.OwnerCNI(conf.name), Netns: req.Netns, Pool: p.Pool, Addresses: wanted, MTU: p.MTU,
 	})
 	if err != nil {
 		return nil, problem(err)

@@ -76,6 +76,7 @@ func TestAddPassesOnWhatIsAsked(t *testing.T) {
 	}{
 		"nothing": {want: agent.AttachRequest{}},
 		"mtu":     {conf: map[string]any{"mtu": 1400}, want: agent.AttachRequest{MTU: 1400}},
+		"pool":    {conf: map[string]any{"pool": "web"}, want: agent.AttachRequest{Pool: "web"}},
 		"kubernetes": {
 			args: "K8S_POD_UID=u1;IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p1;K8S_POD_INFRA_CONTAINER_ID=c1;Other=x"},
 		"kubernetes without IgnoreUnknown": {args: "K8S_POD_NAME=p1;K8S_POD_NAMESPACE=default;"},
@@ -269,5 +270,5 @@ func TestStatus(t *testing.T) {
 }
 
 func equalAddrs(a, b agent.AttachRequest) bool {
-	return a.Key == b.Key && a.Owner == b.Owner && a.Netns == b.Netns && a.MTU == b.MTU && slices.Equal(a.Addresses, b.Addresses)
+	return a.Key == b.Key && a.Owner == b.Owner && a.Netns == b.Netns && a.MTU == b.MTU && a.Pool == b.Pool && slices.Equal(a.Addresses, b.Addresses)
 }

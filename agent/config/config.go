@@ -98,6 +98,7 @@ type BFD struct {
 type IPAM struct {
 	Quarantine  time.Duration // between release and reuse of an address
 	Fsync       bool
+	Reconcile   time.Duration // between comparisons of leases with live containers
 	MaxBlocks   int           // most base blocks of this host in a pool and family
 	ShrinkAfter time.Duration // how long a claimed block is not needed before it is given back; 0: never
 	Settle      time.Duration // between a change of announcements and what relies on it, for the ToRs to follow

@@ -70,7 +70,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		GracefulRestart: GracefulRestart{true, 2 * time.Minute, 5 * time.Second},
 		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}},
 		BFD:             BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
-		IPAM:            IPAM{Quarantine: 10 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
+		IPAM:            IPAM{Quarantine: 10 * time.Second, Reconcile: 30 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
 		Routes:          Routes{Metric: 2048, Resync: 30 * time.Second},
 		HostAddress:     true,
 		ManageSysctls:   true,
@@ -123,7 +123,7 @@ graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s}
 bgp: {listen: auto, port: 1179, multipath: 8, inspect: "unix:///run/x.sock"}
 bfd: {enabled: false, interval: 100ms, multiplier: 5}
 mtu: 9000
-ipam: {quarantine: 1m, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
+ipam: {quarantine: 1m, reconcile: 10s, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
 routes: {metric: 100, resync: 1m}
 host_address: false
 manage_sysctls: false
@@ -168,7 +168,7 @@ log: {level: debug, format: json}
 		BGP:             BGP{Listen: true, Port: 1179, Multipath: 8, Inspect: Listener{"unix", "/run/x.sock"}},
 		BFD:             BFD{Interval: 100 * time.Millisecond, Multiplier: 5},
 		MTU:             9000,
-		IPAM:            IPAM{Quarantine: time.Minute, Fsync: true, MaxBlocks: 8, Settle: time.Second},
+		IPAM:            IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
 		Routes:          Routes{Metric: 100, Resync: time.Minute},
 		StateDir:        "/srv/hf",
 		RunDir:          "/run/hf",

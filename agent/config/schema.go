@@ -59,6 +59,7 @@ var fields = []field[draft]{
 
 	{"mtu", "0", put(func(d *draft) *int { return &d.MTU }, parseInt(0, 65535))},
 	{"ipam.quarantine", "10s", put(func(d *draft) *time.Duration { return &d.IPAM.Quarantine }, parseDuration(0, 24*time.Hour))},
+	{"ipam.reconcile", "30s", put(func(d *draft) *time.Duration { return &d.IPAM.Reconcile }, parseDuration(time.Second, time.Hour))},
 	{"ipam.fsync", "false", put(func(d *draft) *bool { return &d.IPAM.Fsync }, parseBool)},
 	{"ipam.max_blocks", "64", put(func(d *draft) *int { return &d.IPAM.MaxBlocks }, parseInt(1, 1024))},
 	{"ipam.shrink_after", "10m", put(func(d *draft) *time.Duration { return &d.IPAM.ShrinkAfter }, parseDuration(0, 7*24*time.Hour))},

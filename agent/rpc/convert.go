@@ -10,7 +10,9 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
 
@@ -53,16 +55,45 @@ func peer(p bgp.PeerStatus) *apiv1.Peer {
 	return out
 }
 
-func block(b agent.Block) *apiv1.Block {
+func block(b agent.Block, sibling ipam.Sibling) *apiv1.Block {
 	return &apiv1.Block{
-		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Size: b.Size.String(), Leased: uint32(b.Leased), Quarantined: uint32(b.Quarantined), Reserved: uint32(b.Reserved.Uint64()),
-		Free: b.Free.String(), Announced: b.Announced, Cover: prefix(b.Cover),
+		Prefix: b.Block.Prefix.String(), Source: b.Block.Source, Pool: b.Block.Pool, State: b.State,
+		Size: b.Size.String(), Leased: uint32(b.Leased), Quarantined: uint32(b.Quarantined), Reserved: b.Reserved.String(),
+		InUse: b.InUse.String(), Free: b.Free.String(), Announced: b.Announced, Cover: prefix(b.Cover),
+		Sibling: prefix(sibling.Prefix), SiblingState: string(sibling.State), SiblingHost: sibling.Host,
 	}
+}
+
+// budgets counts the prefixes that the covers of blocks take.
+func budgets(bs []agent.Block, limit blocks.Budget) []*apiv1.Budget {
+	covers := make(map[netip.Prefix]bool)
+	for _, b := range bs {
+		if b.Cover.IsValid() {
+			covers[b.Cover] = true
+		}
+	}
+	ipv4, ipv6 := &apiv1.Budget{Family: "ipv4", Limit: uint32(limit.IPv4)}, &apiv1.Budget{Family: "ipv6", Limit: uint32(limit.IPv6)}
+	for p := range covers {
+		if p.Addr().Is4() {
+			ipv4.Prefixes++
+		} else {
+			ipv6.Prefixes++
+		}
+	}
+	return []*apiv1.Budget{ipv4, ipv6}
+}
+
+func claims(in []ipam.Claim) []*apiv1.Claim {
+	out := make([]*apiv1.Claim, len(in))
+	for i, c := range in {
+		out[i] = &apiv1.Claim{Prefix: c.Prefix.String(), Pool: c.Pool, Host: c.Host, Id: c.ID, Claimed: timestamp(c.Claimed)}
+	}
+	return out
 }
 
 func lease(l agent.Lease) *apiv1.Lease {
 	return &apiv1.Lease{
-		Address: l.Addr.String(), ContainerId: l.Key.ContainerID, Interface: l.Key.Interface, Block: prefix(l.Block),
+		Address: l.Addr.String(), ContainerId: l.Key.ContainerID, Interface: l.Key.Interface, Block: prefix(l.Block), Pool: l.Pool,
 		Allocated: timestamp(l.Allocated), State: l.State, HostInterface: l.HostInterface,
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
 
@@ -54,7 +56,7 @@ func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.Att
 	}
 	ep, err := s.agent.Attach(ctx, agent.AttachRequest{
 		Key: agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()}, Owner: agent.OwnerAPI,
-		Netns: r.GetNetns(), Addresses: addrs, MTU: int(r.GetMtu()),
+		Netns: r.GetNetns(), Pool: r.GetPool(), Addresses: addrs, MTU: int(r.GetMtu()),
 	})
 	if err != nil {
 		return nil, rpcError(err)
@@ -121,29 +123,67 @@ func (s *Server) ListPeers(ctx context.Context, _ *apiv1.ListPeersRequest) (*api
 
 // ListBlocks implements hostfabric.v1.
 func (s *Server) ListBlocks(ctx context.Context, _ *apiv1.ListBlocksRequest) (*apiv1.ListBlocksResponse, error) {
-	resp := &apiv1.ListBlocksResponse{}
-	for _, b := range s.agent.Blocks(ctx) {
-		resp.Blocks = append(resp.Blocks, block(b))
+	bs := s.agent.Blocks(ctx)
+	siblings := s.agent.Siblings(ctx)
+	resp := &apiv1.ListBlocksResponse{Budgets: budgets(bs, s.agent.Budget())}
+	for _, b := range bs {
+		resp.Blocks = append(resp.Blocks, block(b, siblings[b.Block.Prefix]))
 	}
 	return resp, nil
 }
 
+// ReleaseBlocks implements hostfabric.v1.
+func (s *Server) ReleaseBlocks(ctx context.Context, r *apiv1.ReleaseBlocksRequest) (*apiv1.ReleaseBlocksResponse, error) {
+	if r.GetAll() == (len(r.GetPrefixes()) > 0) {
+		return nil, status.Error(codes.InvalidArgument, "name the blocks to release, or ask for all of them")
+	}
+	var prefixes []netip.Prefix
+	for _, text := range r.GetPrefixes() {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "block %.64q is not a prefix such as 10.64.0.0/26", text)
+		}
+		prefixes = append(prefixes, p)
+	}
+	released, err := s.agent.ReleaseBlocks(ctx, prefixes)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &apiv1.ReleaseBlocksResponse{Released: texts(released)}, nil
+}
+
+// ListClaims implements hostfabric.v1.
+func (s *Server) ListClaims(ctx context.Context, r *apiv1.ListClaimsRequest) (*apiv1.ListClaimsResponse, error) {
+	all, err := s.agent.Claims(ctx)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	if r.GetHost() != "" {
+		all = slices.DeleteFunc(all, func(c ipam.Claim) bool { return c.Host != r.GetHost() })
+	}
+	return &apiv1.ListClaimsResponse{Claims: claims(all)}, nil
+}
+
+// ReleaseHost implements hostfabric.v1.
+func (s *Server) ReleaseHost(ctx context.Context, r *apiv1.ReleaseHostRequest) (*apiv1.ReleaseHostResponse, error) {
+	released, err := s.agent.ReleaseHost(ctx, r.GetHost(), r.GetId())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &apiv1.ReleaseHostResponse{Released: claims(released)}, nil
+}
+
 // ListLeases implements hostfabric.v1.
 func (s *Server) ListLeases(_ context.Context, r *apiv1.ListLeasesRequest) (*apiv1.ListLeasesResponse, error) {
-	var only netip.Addr
-	if r.GetAddress() != "" {
-		addrs, err := parseAddrs([]string{r.GetAddress()})
-		if err != nil {
-			return nil, rpcError(err)
-		}
-		only = addrs[0]
+	wanted, err := leaseFilter(r)
+	if err != nil {
+		return nil, rpcError(err)
 	}
 	resp := &apiv1.ListLeasesResponse{}
 	for _, l := range s.agent.Leases() {
-		if r.GetContainerId() != "" && l.Key.ContainerID != r.GetContainerId() || only.IsValid() && l.Addr != only {
-			continue
+		if wanted(l) {
+			resp.Leases = append(resp.Leases, lease(l))
 		}
-		resp.Leases = append(resp.Leases, lease(l))
 	}
 	return resp, nil
 }
@@ -186,6 +226,7 @@ func rpcError(err error) error {
 	}{
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{agent.ErrSourceAway, codes.Unavailable},
 		{agent.ErrInvalid, codes.InvalidArgument},
 		{agent.ErrNetns, codes.InvalidArgument},
 		{agent.ErrNotInBlock, codes.InvalidArgument},

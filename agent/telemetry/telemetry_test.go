@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -41,7 +42,7 @@ func (s source) Status(context.Context) agent.Status {
 
 func (source) Blocks(context.Context) []agent.Block {
 	usage := ipam.Usage{Block: ipam.Block{Prefix: netip.MustParsePrefix("10.64.0.0/26")}, Leased: 3, Quarantined: 2, Free: big.NewInt(58)}
-	return []agent.Block{{Usage: usage}}
+	return []agent.Block{{View: blocks.View{Usage: usage}}}
 }
 
 func (source) Counters() agent.Counters {

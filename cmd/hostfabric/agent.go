@@ -55,7 +55,8 @@ func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) err
 		return err
 	}
 	// The last step that can fail, and the first that shows on the host's interfaces.
-	if err := endpoint.SetHostAddresses(cfg.HostAddresses()); err != nil {
+	_, host := r.blocks.Own()
+	if err := endpoint.SetHostAddresses(host); err != nil {
 		return errors.Join(err, f.close())
 	}
 	err = serve(ctx, cfg, r, f, externalSpeaker, log)

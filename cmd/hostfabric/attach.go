@@ -28,6 +28,7 @@ func newAttachCommand() *cobra.Command {
 	o.AddFlags(cmd)
 	cmd.Flags().StringVar(&req.Interface, "interface", "eth0", "name inside the container")
 	cmd.Flags().StringSliceVar(&req.Addresses, "address", nil, "wanted address, one a family; empty lets the agent choose")
+	cmd.Flags().StringVar(&req.Pool, "pool", "", "pool to take the addresses from; empty: the default pool, or that of --address")
 	cmd.Flags().Uint32Var(&req.Mtu, "mtu", 0, "bytes; 0 takes the uplink's")
 	return cmd
 }

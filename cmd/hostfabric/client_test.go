@@ -90,31 +90,70 @@ fe80::1%eth0  -     65001       active       -       0         0         0      
 		{
 			name: "blocks", args: []string{"blocks"}, asked: &apiv1.ListBlocksRequest{},
 			answer: &apiv1.ListBlocksResponse{Blocks: []*apiv1.Block{
-				{Prefix: "10.64.0.0/26", Source: "static", Size: "64", Leased: 3, Quarantined: 1, Reserved: 1, Free: "59", Announced: true, Cover: "10.64.0.0/26"},
-				{Prefix: "fd00:64::/64", Source: "static", Size: "18446744073709551615", Free: "18446744073709551615"},
-			}},
+				{Prefix: "10.64.0.0/26", Source: "etcd", Pool: "default", State: "open", Size: "64", Leased: 3, Quarantined: 1, Reserved: "1", InUse: "0", Free: "59",
+					Announced: true, Cover: "10.64.0.0/26", Sibling: "10.64.0.64/26", SiblingState: "taken", SiblingHost: "r1h2"},
+				{Prefix: "10.64.9.0/26", Source: "etcd", Pool: "web", State: "lost", Size: "64", Reserved: "0", InUse: "0", Free: "0",
+					Sibling: "10.64.9.64/26", SiblingState: "outside"},
+				{Prefix: "fd00:64::/64", Source: "static", Pool: "default", State: "opening", Size: "18446744073709551615", Reserved: "0", InUse: "0", Free: "0",
+					Sibling: "fd00:64:0:1::/64", SiblingState: "free"},
+			}, Budgets: []*apiv1.Budget{{Family: "ipv4", Prefixes: 1, Limit: 4}, {Family: "ipv6", Limit: 4}}},
 			table: `
-BLOCK         SOURCE  SIZE                  LEASED  QUARANTINED  RESERVED  FREE                  COVER         ANNOUNCED
-10.64.0.0/26  static  64                    3       1            1         59                    10.64.0.0/26  yes
-fd00:64::/64  static  18446744073709551615  0       0            0         18446744073709551615  -             no
+BLOCK         POOL     SOURCE  STATE    SIZE                  LEASED  QUARANTINED  RESERVED  IN-USE  FREE  SIBLING                COVER         ANNOUNCED
+10.64.0.0/26  default  etcd    open     64                    3       1            1         0       59    10.64.0.64/26:r1h2     10.64.0.0/26  yes
+10.64.9.0/26  web      etcd    lost     64                    0       0            0         0       0     outside                -             no
+fd00:64::/64  default  static  opening  18446744073709551615  0       0            0         0       0     fd00:64:0:1::/64:free  -             no
+
+FAMILY  PREFIXES  BUDGET
+ipv4    1         4
+ipv6    0         4
 `,
+		},
+		{
+			name: "release of a block", args: []string{"blocks", "release", "10.64.0.0/26"}, asked: &apiv1.ReleaseBlocksRequest{Prefixes: []string{"10.64.0.0/26"}},
+			answer: &apiv1.ReleaseBlocksResponse{Released: []string{"10.64.0.0/26"}},
+			table:  "\nRELEASED\n10.64.0.0/26\n",
+		},
+		{
+			name: "release of all blocks", args: []string{"blocks", "release", "--all"}, asked: &apiv1.ReleaseBlocksRequest{All: true},
+			answer: &apiv1.ReleaseBlocksResponse{}, table: "\nRELEASED\n",
+		},
+		{
+			name: "release of a dead host", args: []string{"blocks", "release", "--host", "r1h7"}, asked: &apiv1.ReleaseHostRequest{Host: "r1h7"},
+			answer: &apiv1.ReleaseHostResponse{Released: []*apiv1.Claim{{Prefix: "10.64.0.0/26", Pool: "default", Host: "r1h7", Id: "a1"}}},
+			table: `
+BLOCK         POOL     HOST  ID  AGE
+10.64.0.0/26  default  r1h7  a1  -
+`,
+		},
+		{
+			name: "claims", args: []string{"blocks", "claims", "--host", "r1h7"}, asked: &apiv1.ListClaimsRequest{Host: "r1h7"},
+			answer: &apiv1.ListClaimsResponse{Claims: []*apiv1.Claim{{Prefix: "10.64.0.0/26", Pool: "default", Host: "r1h7", Id: "a1", Claimed: hoursAgo}}},
+			table: `
+BLOCK         POOL     HOST  ID  AGE
+10.64.0.0/26  default  r1h7  a1  AGE
+`,
+		},
+		{
+			name: "leases by pool and age", args: []string{"leases", "--pool", "web", "--min-age", "24h", "--max-age", "48h"},
+			asked:  &apiv1.ListLeasesRequest{Pool: "web", MinAge: durationpb.New(24 * time.Hour), MaxAge: durationpb.New(48 * time.Hour)},
+			answer: &apiv1.ListLeasesResponse{}, table: "\nADDRESS  CONTAINER  INTERFACE  STATE  LINK  AGE  POOL  BLOCK\n",
 		},
 		{
 			name: "leases", args: []string{"leases", "--container", "web", "--address", "10.64.0.1"},
 			asked: &apiv1.ListLeasesRequest{ContainerId: "web", Address: "10.64.0.1"},
 			answer: &apiv1.ListLeasesResponse{Leases: []*apiv1.Lease{
-				{Address: "10.64.0.1", ContainerId: "web", Interface: "eth0", Block: "10.64.0.0/26", State: "leased", HostInterface: "hfabc"},
-				{Address: "10.64.0.12", Block: "10.64.0.0/26", State: "quarantined"},
+				{Address: "10.64.0.1", ContainerId: "web", Interface: "eth0", Block: "10.64.0.0/26", Pool: "default", State: "leased", HostInterface: "hfabc"},
+				{Address: "10.64.0.12", Block: "10.64.0.0/26", Pool: "default", State: "quarantined"},
 			}},
 			table: `
-ADDRESS     CONTAINER  INTERFACE  STATE        LINK   AGE  BLOCK
-10.64.0.1   web        eth0       leased       hfabc  -    10.64.0.0/26
-10.64.0.12  -          -          quarantined  -      -    10.64.0.0/26
+ADDRESS     CONTAINER  INTERFACE  STATE        LINK   AGE  POOL     BLOCK
+10.64.0.1   web        eth0       leased       hfabc  -    default  10.64.0.0/26
+10.64.0.12  -          -          quarantined  -      -    default  10.64.0.0/26
 `,
 		},
 		{
 			name: "no leases", args: []string{"leases"}, asked: &apiv1.ListLeasesRequest{}, answer: &apiv1.ListLeasesResponse{},
-			table: "\nADDRESS  CONTAINER  INTERFACE  STATE  LINK  AGE  BLOCK\n",
+			table: "\nADDRESS  CONTAINER  INTERFACE  STATE  LINK  AGE  POOL  BLOCK\n",
 		},
 		{
 			name: "routes", args: []string{"routes", "--owner", "fabric"}, asked: &apiv1.ListRoutesRequest{Owner: "fabric"},

@@ -79,3 +79,15 @@ func (f *fakeAgent) ListLeases(ctx context.Context, r *apiv1.ListLeasesRequest) 
 func (f *fakeAgent) ListRoutes(ctx context.Context, r *apiv1.ListRoutesRequest) (*apiv1.ListRoutesResponse, error) {
 	return reply[*apiv1.ListRoutesResponse](ctx, f, r)
 }
+
+func (f *fakeAgent) ReleaseBlocks(ctx context.Context, r *apiv1.ReleaseBlocksRequest) (*apiv1.ReleaseBlocksResponse, error) {
+	return reply[*apiv1.ReleaseBlocksResponse](ctx, f, r)
+}
+
+func (f *fakeAgent) ListClaims(ctx context.Context, r *apiv1.ListClaimsRequest) (*apiv1.ListClaimsResponse, error) {
+	return reply[*apiv1.ListClaimsResponse](ctx, f, r)
+}
+
+func (f *fakeAgent) ReleaseHost(ctx context.Context, r *apiv1.ReleaseHostRequest) (*apiv1.ReleaseHostResponse, error) {
+	return reply[*apiv1.ReleaseHostResponse](ctx, f, r)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -127,10 +128,28 @@ func (p *printer) header(names ...string) {
 
 func (p *printer) row(cells ...cell) { p.rows = append(p.rows, cells) }
 
-// flush writes the rows gathered so far as one table.
+// split ends a table: what follows is another one, with columns of its own, below an empty line.
+func (p *printer) split() { p.rows = append(p.rows, nil) }
+
+// flush writes the rows gathered so far.
 func (p *printer) flush() error {
+	rows := p.rows
+	p.rows = nil
+	for {
+		i := slices.IndexFunc(rows, func(r []cell) bool { return r == nil })
+		if i < 0 {
+			return p.table(rows)
+		}
+		if err := p.table(append(rows[:i:i], []cell{{}})); err != nil {
+			return err
+		}
+		rows = rows[i+1:]
+	}
+}
+
+func (p *printer) table(rows [][]cell) error {
 	var widths []int
-	for _, r := range p.rows {
+	for _, r := range rows {
 		for i, c := range r {
 			if i == len(widths) {
 				widths = append(widths, 0)
@@ -138,7 +157,7 @@ func (p *printer) flush() error {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
 		}
 	}
-	for _, r := range p.rows {
+	for _, r := range rows {
 		var line strings.Builder
 		for i, c := range r {
 			body := c.text
@@ -154,7 +173,6 @@ func (p *printer) flush() error {
 			return err
 		}
 	}
-	p.rows = nil
 	return nil
 }
 

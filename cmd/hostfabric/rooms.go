@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
@@ -19,7 +20,6 @@ import (
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
-	"github.com/hostfabric/hostfabric/ipam/static"
 	"github.com/hostfabric/hostfabric/routes"
 	"github.com/hostfabric/hostfabric/routes/kernel"
 )
@@ -29,12 +29,15 @@ type rooms struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	leases  *ipam.Allocator
+	source  *blockSource
 	fib     *kernel.FIB
 	table   *routes.Table
 	wirer   *endpoint.Wirer
 	uplinks *uplink.Watch
-	bgp     bgp.Config
+	learner *agent.Learner
 	speaker *bgp.Speaker
+	feed    *speakerFeed
+	blocks  *blocks.Keeper
 	agent   *agent.Agent
 }
 
@@ -47,7 +50,10 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 			r.close()
 		}
 	}()
-	if r.leases, err = openLeases(ctx, cfg, log); err != nil {
+	if r.leases, err = openLeases(cfg, log); err != nil {
+		return nil, err
+	}
+	if r.source, err = newBlockSource(cfg, log); err != nil {
 		return nil, err
 	}
 	if cfg.ManageSysctls {
@@ -59,7 +65,6 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 	if err != nil {
 		return nil, err
 	}
-	r.bgp = speakerConfig(cfg, id)
 	if r.fib, err = kernel.New(kernel.Options{Protocol: kernel.Protocol, Log: log.With("room", "kernel")}); err != nil {
 		return nil, err
 	}
@@ -70,12 +75,20 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 	if r.wirer, err = endpoint.New(endpoint.Options{Log: log.With("room", "endpoint")}); err != nil {
 		return nil, err
 	}
-	r.speaker = newSpeaker(cfg, r.table, log)
-	if err := r.speaker.Configure(ctx, r.bgp); err != nil {
+	r.learner = &agent.Learner{Table: r.table, Metric: cfg.Routes.Metric}
+	r.speaker = newSpeaker(cfg, r.learner, log)
+	r.feed = &speakerFeed{cfg: cfg, routerID: id, speaker: r.speaker, log: log}
+	r.blocks = blocks.New(r.blockOptions(), r.leases, r.table, r.speaker)
+	if err := r.blocks.Load(ctx); err != nil {
+		return nil, err
+	}
+	own, host := r.blocks.Own()
+	r.learner.SetHostAddresses(host)
+	if err := r.feed.setOwn(ctx, own); err != nil {
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
-	r.agent = agent.New(agentOptions(cfg, id, r.uplinks, log), r.leases, r.wirer, r.table, r.speaker)
+	r.agent = agent.New(r.agentOptions(id), r.leases, r.blocks, r.wirer, r.table, r.speaker)
 	return r, nil
 }
 
@@ -85,7 +98,7 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, externalSpeaker bool
 	g.Go(func() error { return r.wirer.Run(ctx) })
 	g.Go(func() error { return r.uplinks.Run(ctx) })
 	g.Go(func() error { return r.speaker.Run(ctx) })
-	g.Go(func() error { return followUplinks(ctx, r.cfg, r.bgp, r.speaker, r.log) })
+	g.Go(func() error { return r.feed.followUplinks(ctx) })
 	if externalSpeaker {
 		return nil
 	}
@@ -108,6 +121,9 @@ func (r *rooms) close() {
 	}
 	if r.fib != nil {
 		errs = append(errs, r.fib.Close())
+	}
+	if r.source != nil {
+		errs = append(errs, r.source.close())
 	}
 	if r.leases != nil {
 		errs = append(errs, r.leases.Close())
@@ -148,7 +164,7 @@ func (f *fronts) close() error {
 	return errors.Join(errs...)
 }
 
-func openLeases(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ipam.Allocator, error) {
+func openLeases(cfg *config.Config, log *slog.Logger) (*ipam.Allocator, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
 	}
@@ -156,42 +172,41 @@ func openLeases(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ipa
 	if quarantine == 0 {
 		quarantine = -1 // none; 0 is ipam's default
 	}
-	leases, err := ipam.Open(cfg.LeaseFile(), ipam.Options{Quarantine: quarantine, Fsync: cfg.IPAM.Fsync, Log: log.With("room", "ipam")})
-	if err != nil {
-		return nil, err
-	}
-	own := make([]ipam.Block, len(cfg.Blocks))
-	for i, p := range cfg.BlockPrefixes() {
-		own[i].Prefix = p
-		for _, addr := range cfg.HostAddresses() {
-			if p.Contains(addr) {
-				own[i].Reserved = append(own[i].Reserved, ipam.Range{First: addr, Last: addr})
-			}
-		}
-	}
-	blocks, err := static.New(own).Blocks(ctx)
-	if err == nil {
-		err = leases.SetBlocks(blocks)
-	}
-	if err != nil {
-		return nil, errors.Join(err, leases.Close())
-	}
-	return leases, nil
+	return ipam.Open(cfg.LeaseFile(), ipam.Options{Quarantine: quarantine, Fsync: cfg.IPAM.Fsync, Log: log.With("room", "ipam")})
 }
 
-func agentOptions(cfg *config.Config, routerID netip.Addr, uplinks *uplink.Watch, log *slog.Logger) agent.Options {
+func (r *rooms) blockOptions() blocks.Options {
+	cfg := r.cfg
 	ipv4, ipv6 := cfg.Families()
+	return blocks.Options{
+		Source: r.source.Source, Configured: r.source.configured, Record: cfg.BlockRecord(), Reserved: cfg.Reserved, HostAddress: cfg.HostAddress,
+		Budget: blocks.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6}, MaxBlocks: cfg.IPAM.MaxBlocks,
+		ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle,
+		Gate:   func() error { return sysctl.CheckForwarding(ipv4, ipv6) },
+		Follow: r.follow, Log: r.log.With("room", "blocks"),
+	}
+}
+
+// follow tells everybody who must know the blocks and the host's own addresses that they have changed.
+func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Addr) error {
+	if err := endpoint.SetHostAddresses(host); err != nil {
+		return err
+	}
+	r.learner.SetHostAddresses(host)
+	return r.feed.setOwn(ctx, own)
+}
+
+func (r *rooms) agentOptions(routerID netip.Addr) agent.Options {
+	cfg := r.cfg
 	return agent.Options{
-		Host: cfg.Host, Version: version, ASN: cfg.ASN, RouterID: routerID, Blocks: cfg.BlockPrefixes(),
+		Host: cfg.Host, Version: version, ASN: cfg.ASN, RouterID: routerID,
 		MTU: func() int {
 			if cfg.MTU != 0 {
 				return cfg.MTU
 			}
-			return uplinks.MTU()
+			return r.uplinks.MTU()
 		},
-		Forwarding: func() error { return sysctl.CheckForwarding(ipv4, ipv6) },
-		Budget:     agent.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6},
-		Log:        log,
+		Budget: blocks.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6}, Registry: r.source.registry, Reconcile: cfg.IPAM.Reconcile, Log: r.log,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,23 +20,23 @@ import (
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
-// newSpeaker is the client of the speaker process; what it learns goes into the table.
-func newSpeaker(cfg *config.Config, table agent.RouteTable, log *slog.Logger) *bgp.Speaker {
-	events := agent.Learner{Table: table, Metric: cfg.Routes.Metric, HostAddresses: cfg.HostAddresses()}.Events()
+// newSpeaker is the client of the speaker process; what it learns goes to the learner.
+func newSpeaker(cfg *config.Config, learner *agent.Learner, log *slog.Logger) *bgp.Speaker {
+	events := learner.Events()
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
 	events.Status = func(s bgp.Status) { marker.set(s, log) }
 	return bgp.New(bgp.Options{Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm})
 }
 
-// speakerConfig is the BGP state this host wants, with the uplinks as they are now.
-func speakerConfig(cfg *config.Config, routerID netip.Addr) bgp.Config {
+// speakerConfig is the BGP state this host wants, with the uplinks as they are now. own are its blocks.
+func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix) bgp.Config {
 	out := bgp.Config{
 		ASN: cfg.ASN, RouterID: routerID, Listen: cfg.BGP.Listen, ListenPort: cfg.BGP.Port, Multipath: cfg.BGP.Multipath,
 		GracefulRestart: bgp.GracefulRestart{
 			Disabled: !cfg.GracefulRestart.Enabled, RestartTime: cfg.GracefulRestart.RestartTime, Deferral: cfg.GracefulRestart.Deferral,
 		},
 	}
-	policy := bgp.HostPolicy{OwnSpace: cfg.BlockPrefixes()}
+	policy := bgp.HostPolicy{OwnSpace: own}
 	for _, r := range cfg.ImportRules() {
 		policy.Import = append(policy.Import, bgp.ImportRule(r))
 	}
@@ -62,11 +63,41 @@ func nextHop6(peer netip.Addr) netip.Addr {
 	return link.GlobalIPv6()
 }
 
+// speakerFeed keeps the speaker's configuration true as blocks and uplinks change.
+type speakerFeed struct {
+	cfg      *config.Config
+	routerID netip.Addr
+	speaker  *bgp.Speaker
+	log      *slog.Logger
+
+	mu   sync.Mutex // guards what follows, and keeps changes in order
+	own  []netip.Prefix
+	have bgp.Config // as last given
+}
+
+// setOwn has the speaker refuse whatever touches these blocks, whoever announces it.
+func (f *speakerFeed) setOwn(ctx context.Context, own []netip.Prefix) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.own = own
+	return f.configure(ctx)
+}
+
+// configure gives the speaker the configuration as it is now. Caller holds mu.
+func (f *speakerFeed) configure(ctx context.Context) error {
+	want := speakerConfig(f.cfg, f.routerID, f.own)
+	if err := f.speaker.Configure(ctx, want); err != nil && !errors.Is(err, bgp.ErrDisconnected) {
+		return err
+	}
+	f.have = want
+	return nil
+}
+
 // uplinkPoll is how soon an uplink's new address is announced as a next hop.
 const uplinkPoll = time.Second
 
 // followUplinks tells the speaker when the next hops change: an agent may be up before its uplinks are.
-func followUplinks(ctx context.Context, cfg *config.Config, have bgp.Config, speaker *bgp.Speaker, log *slog.Logger) error {
+func (f *speakerFeed) followUplinks(ctx context.Context) error {
 	tick := time.NewTicker(uplinkPoll)
 	defer tick.Stop()
 	for {
@@ -74,18 +105,23 @@ func followUplinks(ctx context.Context, cfg *config.Config, have bgp.Config, spe
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			f.lookAtUplinks(ctx)
 		}
-		want := speakerConfig(cfg, have.RouterID)
-		if slices.EqualFunc(want.Peers, have.Peers, func(x, y bgp.Peer) bool { return x.NextHop6 == y.NextHop6 }) {
-			continue
-		}
-		if err := speaker.Configure(ctx, want); err != nil {
-			log.Warn("changed uplinks not accepted by the speaker, will be retried", "err", err)
-			continue
-		}
-		log.Info("uplinks changed: the speaker has the new next hops")
-		have = want
 	}
+}
+
+func (f *speakerFeed) lookAtUplinks(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	want := speakerConfig(f.cfg, f.routerID, f.own)
+	if slices.EqualFunc(want.Peers, f.have.Peers, func(x, y bgp.Peer) bool { return x.NextHop6 == y.NextHop6 }) {
+		return
+	}
+	if err := f.configure(ctx); err != nil {
+		f.log.Warn("changed uplinks not accepted by the speaker, will be retried", "err", err)
+		return
+	}
+	f.log.Info("uplinks changed: the speaker has the new next hops")
 }
 
 // routerID is the configured BGP identifier, or the one derived at the first start: a host that gets another address

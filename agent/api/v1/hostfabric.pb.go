@@ -141,6 +141,7 @@ type AttachRequest struct {
 	Netns         string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // asks for these; empty lets the agent choose
 	Mtu           uint32                 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`            // bytes; 0 takes the uplink's
+	Pool          string                 `protobuf:"bytes,6,opt,name=pool,proto3" json:"pool,omitempty"`           // to take the addresses from; empty: the default pool, or that of the addresses
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,6 +209,13 @@ func (x *AttachRequest) GetMtu() uint32 {
 		return x.Mtu
 	}
 	return 0
+}
+
+func (x *AttachRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
 }
 
 type AttachResponse struct {
@@ -1182,6 +1190,7 @@ func (*ListBlocksRequest) Descriptor() ([]byte, []int) {
 type ListBlocksResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Blocks        []*Block               `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Budgets       []*Budget              `protobuf:"bytes,2,rep,name=budgets,proto3" json:"budgets,omitempty"` // one a family
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1223,6 +1232,73 @@ func (x *ListBlocksResponse) GetBlocks() []*Block {
 	return nil
 }
 
+func (x *ListBlocksResponse) GetBudgets() []*Budget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+type Budget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Family        string                 `protobuf:"bytes,1,opt,name=family,proto3" json:"family,omitempty"`      // ipv4, ipv6
+	Prefixes      uint32                 `protobuf:"varint,2,opt,name=prefixes,proto3" json:"prefixes,omitempty"` // that the cover of the blocks takes
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`       // that may be announced
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Budget) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *Budget) GetPrefixes() uint32 {
+	if x != nil {
+		return x.Prefixes
+	}
+	return 0
+}
+
+func (x *Budget) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type Block struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
@@ -1232,15 +1308,21 @@ type Block struct {
 	Quarantined   uint32                 `protobuf:"varint,5,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
 	Free          string                 `protobuf:"bytes,6,opt,name=free,proto3" json:"free,omitempty"` // decimal
 	Announced     bool                   `protobuf:"varint,7,opt,name=announced,proto3" json:"announced,omitempty"`
-	Cover         string                 `protobuf:"bytes,8,opt,name=cover,proto3" json:"cover,omitempty"`        // the announced prefix that contains the block
-	Reserved      uint32                 `protobuf:"varint,9,opt,name=reserved,proto3" json:"reserved,omitempty"` // never leased, such as the host's own address
+	Cover         string                 `protobuf:"bytes,8,opt,name=cover,proto3" json:"cover,omitempty"`       // the announced prefix that contains the block
+	Reserved      string                 `protobuf:"bytes,9,opt,name=reserved,proto3" json:"reserved,omitempty"` // decimal; never leased, such as the host's own address
+	Pool          string                 `protobuf:"bytes,10,opt,name=pool,proto3" json:"pool,omitempty"`
+	State         string                 `protobuf:"bytes,11,opt,name=state,proto3" json:"state,omitempty"`                                   // opening, open, draining, released, leaving, lost
+	InUse         string                 `protobuf:"bytes,12,opt,name=in_use,json=inUse,proto3" json:"in_use,omitempty"`                      // decimal; used by something else than a lease of this host
+	Sibling       string                 `protobuf:"bytes,13,opt,name=sibling,proto3" json:"sibling,omitempty"`                               // the prefix with which the block merges into one of half the length
+	SiblingState  string                 `protobuf:"bytes,14,opt,name=sibling_state,json=siblingState,proto3" json:"sibling_state,omitempty"` // free, own, taken, outside (of the pool); empty: not known
+	SiblingHost   string                 `protobuf:"bytes,15,opt,name=sibling_host,json=siblingHost,proto3" json:"sibling_host,omitempty"`    // who has it, when taken
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1334,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1347,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Block) GetPrefix() string {
@@ -1324,24 +1406,425 @@ func (x *Block) GetCover() string {
 	return ""
 }
 
-func (x *Block) GetReserved() uint32 {
+func (x *Block) GetReserved() string {
 	if x != nil {
 		return x.Reserved
 	}
-	return 0
+	return ""
+}
+
+func (x *Block) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Block) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Block) GetInUse() string {
+	if x != nil {
+		return x.InUse
+	}
+	return ""
+}
+
+func (x *Block) GetSibling() string {
+	if x != nil {
+		return x.Sibling
+	}
+	return ""
+}
+
+func (x *Block) GetSiblingState() string {
+	if x != nil {
+		return x.SiblingState
+	}
+	return ""
+}
+
+func (x *Block) GetSiblingHost() string {
+	if x != nil {
+		return x.SiblingHost
+	}
+	return ""
+}
+
+type ReleaseBlocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefixes      []string               `protobuf:"bytes,1,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	All           bool                   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"` // all of this host's; it claims no more then, until its agent is started again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseBlocksRequest) Reset() {
+	*x = ReleaseBlocksRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseBlocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseBlocksRequest) ProtoMessage() {}
+
+func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseBlocksRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseBlocksRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReleaseBlocksRequest) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+func (x *ReleaseBlocksRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type ReleaseBlocksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Released      []string               `protobuf:"bytes,1,rep,name=released,proto3" json:"released,omitempty"` // prefixes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseBlocksResponse) Reset() {
+	*x = ReleaseBlocksResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseBlocksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseBlocksResponse) ProtoMessage() {}
+
+func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseBlocksResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseBlocksResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReleaseBlocksResponse) GetReleased() []string {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+type ListClaimsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"` // empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClaimsRequest) Reset() {
+	*x = ListClaimsRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClaimsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClaimsRequest) ProtoMessage() {}
+
+func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
+func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListClaimsRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+type ListClaimsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Claims        []*Claim               `protobuf:"bytes,1,rep,name=claims,proto3" json:"claims,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClaimsResponse) Reset() {
+	*x = ListClaimsResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClaimsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClaimsResponse) ProtoMessage() {}
+
+func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
+func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListClaimsResponse) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Pool          string                 `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	Id            string                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"` // of the host's installation
+	Claimed       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Claim) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Claim) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Claim) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Claim) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Claim) GetClaimed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Claimed
+	}
+	return nil
+}
+
+type ReleaseHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // only those of this installation of it; empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseHostRequest) Reset() {
+	*x = ReleaseHostRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseHostRequest) ProtoMessage() {}
+
+func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseHostRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseHostRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReleaseHostRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ReleaseHostRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ReleaseHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Released      []*Claim               `protobuf:"bytes,1,rep,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseHostResponse) Reset() {
+	*x = ReleaseHostResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseHostResponse) ProtoMessage() {}
+
+func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseHostResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseHostResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReleaseHostResponse) GetReleased() []*Claim {
+	if x != nil {
+		return x.Released
+	}
+	return nil
 }
 
 type ListLeasesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"` // empty: all
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`                            // or a prefix that contains it
+	Pool          string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	MinAge        *durationpb.Duration   `protobuf:"bytes,4,opt,name=min_age,json=minAge,proto3" json:"min_age,omitempty"` // since the address was leased, or freed
+	MaxAge        *durationpb.Duration   `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1836,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1849,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListLeasesRequest) GetContainerId() string {
@@ -1383,6 +1866,27 @@ func (x *ListLeasesRequest) GetAddress() string {
 	return ""
 }
 
+func (x *ListLeasesRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ListLeasesRequest) GetMinAge() *durationpb.Duration {
+	if x != nil {
+		return x.MinAge
+	}
+	return nil
+}
+
+func (x *ListLeasesRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
 type ListLeasesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leases        []*Lease               `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
@@ -1392,7 +1896,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1908,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1921,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*Lease {
@@ -1434,15 +1938,16 @@ type Lease struct {
 	Interface     string                 `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
 	Block         string                 `protobuf:"bytes,4,opt,name=block,proto3" json:"block,omitempty"`
 	Allocated     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=allocated,proto3" json:"allocated,omitempty"`
-	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`                                      // leased, quarantined
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`                                      // leased, releasing, quarantined
 	HostInterface string                 `protobuf:"bytes,7,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"` // empty while nothing is wired
+	Pool          string                 `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`                                        // of the block; empty outside every block
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1959,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1972,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Lease) GetAddress() string {
@@ -1519,6 +2024,13 @@ func (x *Lease) GetHostInterface() string {
 	return ""
 }
 
+func (x *Lease) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
 type ListRoutesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"` // blocks, endpoints, fabric; empty: all
@@ -1528,7 +2040,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +2052,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +2065,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListRoutesRequest) GetOwner() string {
@@ -1572,7 +2084,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +2096,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +2109,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -1623,7 +2135,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +2147,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +2160,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Route) GetPrefix() string {
@@ -1717,7 +2229,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +2241,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +2254,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NextHop) GetAddress() string {
@@ -1773,13 +2285,14 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\bhost_mac\x18\x06 \x01(\tR\ahostMac\x12\x1c\n" +
 	"\taddresses\x18\a \x03(\tR\taddresses\x12\x1a\n" +
 	"\bgateways\x18\b \x03(\tR\bgateways\x12\x10\n" +
-	"\x03mtu\x18\t \x01(\rR\x03mtu\"\x96\x01\n" +
+	"\x03mtu\x18\t \x01(\rR\x03mtu\"\xaa\x01\n" +
 	"\rAttachRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
 	"\x05netns\x18\x03 \x01(\tR\x05netns\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x10\n" +
-	"\x03mtu\x18\x05 \x01(\rR\x03mtu\"E\n" +
+	"\x03mtu\x18\x05 \x01(\rR\x03mtu\x12\x12\n" +
+	"\x04pool\x18\x06 \x01(\tR\x04pool\"E\n" +
 	"\x0eAttachResponse\x123\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\"P\n" +
 	"\rDetachRequest\x12!\n" +
@@ -1850,9 +2363,14 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x10updates_received\x18\v \x01(\rR\x0fupdatesReceived\x12\x1c\n" +
 	"\tinterface\x18\f \x01(\tR\tinterface\x12 \n" +
 	"\vdescription\x18\r \x01(\tR\vdescription\"\x13\n" +
-	"\x11ListBlocksRequest\"B\n" +
+	"\x11ListBlocksRequest\"s\n" +
 	"\x12ListBlocksResponse\x12,\n" +
-	"\x06blocks\x18\x01 \x03(\v2\x14.hostfabric.v1.BlockR\x06blocks\"\xe9\x01\n" +
+	"\x06blocks\x18\x01 \x03(\v2\x14.hostfabric.v1.BlockR\x06blocks\x12/\n" +
+	"\abudgets\x18\x02 \x03(\v2\x15.hostfabric.v1.BudgetR\abudgets\"R\n" +
+	"\x06Budget\x12\x16\n" +
+	"\x06family\x18\x01 \x01(\tR\x06family\x12\x1a\n" +
+	"\bprefixes\x18\x02 \x01(\rR\bprefixes\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x8c\x03\n" +
 	"\x05Block\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1862,12 +2380,42 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x04free\x18\x06 \x01(\tR\x04free\x12\x1c\n" +
 	"\tannounced\x18\a \x01(\bR\tannounced\x12\x14\n" +
 	"\x05cover\x18\b \x01(\tR\x05cover\x12\x1a\n" +
-	"\breserved\x18\t \x01(\rR\breserved\"P\n" +
+	"\breserved\x18\t \x01(\tR\breserved\x12\x12\n" +
+	"\x04pool\x18\n" +
+	" \x01(\tR\x04pool\x12\x14\n" +
+	"\x05state\x18\v \x01(\tR\x05state\x12\x15\n" +
+	"\x06in_use\x18\f \x01(\tR\x05inUse\x12\x18\n" +
+	"\asibling\x18\r \x01(\tR\asibling\x12#\n" +
+	"\rsibling_state\x18\x0e \x01(\tR\fsiblingState\x12!\n" +
+	"\fsibling_host\x18\x0f \x01(\tR\vsiblingHost\"D\n" +
+	"\x14ReleaseBlocksRequest\x12\x1a\n" +
+	"\bprefixes\x18\x01 \x03(\tR\bprefixes\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"3\n" +
+	"\x15ReleaseBlocksResponse\x12\x1a\n" +
+	"\breleased\x18\x01 \x03(\tR\breleased\"'\n" +
+	"\x11ListClaimsRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\"B\n" +
+	"\x12ListClaimsResponse\x12,\n" +
+	"\x06claims\x18\x01 \x03(\v2\x14.hostfabric.v1.ClaimR\x06claims\"\x8d\x01\n" +
+	"\x05Claim\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x124\n" +
+	"\aclaimed\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aclaimed\"8\n" +
+	"\x12ReleaseHostRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"G\n" +
+	"\x13ReleaseHostResponse\x120\n" +
+	"\breleased\x18\x01 \x03(\v2\x14.hostfabric.v1.ClaimR\breleased\"\xcc\x01\n" +
 	"\x11ListLeasesRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"B\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x122\n" +
+	"\amin_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06minAge\x122\n" +
+	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"B\n" +
 	"\x12ListLeasesResponse\x12,\n" +
-	"\x06leases\x18\x01 \x03(\v2\x14.hostfabric.v1.LeaseR\x06leases\"\xef\x01\n" +
+	"\x06leases\x18\x01 \x03(\v2\x14.hostfabric.v1.LeaseR\x06leases\"\x83\x02\n" +
 	"\x05Lease\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x1c\n" +
@@ -1875,7 +2423,8 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x05block\x18\x04 \x01(\tR\x05block\x128\n" +
 	"\tallocated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tallocated\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12%\n" +
-	"\x0ehost_interface\x18\a \x01(\tR\rhostInterface\")\n" +
+	"\x0ehost_interface\x18\a \x01(\tR\rhostInterface\x12\x12\n" +
+	"\x04pool\x18\b \x01(\tR\x04pool\")\n" +
 	"\x11ListRoutesRequest\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\"B\n" +
 	"\x12ListRoutesResponse\x12,\n" +
@@ -1891,7 +2440,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06source\x18\b \x01(\tR\x06source\"A\n" +
 	"\aNextHop\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
-	"\tinterface\x18\x02 \x01(\tR\tinterface2\xc1\x05\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface2\xc6\a\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -1905,7 +2454,11 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\n" +
 	"ListLeases\x12 .hostfabric.v1.ListLeasesRequest\x1a!.hostfabric.v1.ListLeasesResponse\x12Q\n" +
 	"\n" +
-	"ListRoutes\x12 .hostfabric.v1.ListRoutesRequest\x1a!.hostfabric.v1.ListRoutesResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
+	"ListRoutes\x12 .hostfabric.v1.ListRoutesRequest\x1a!.hostfabric.v1.ListRoutesResponse\x12Z\n" +
+	"\rReleaseBlocks\x12#.hostfabric.v1.ReleaseBlocksRequest\x1a$.hostfabric.v1.ReleaseBlocksResponse\x12Q\n" +
+	"\n" +
+	"ListClaims\x12 .hostfabric.v1.ListClaimsRequest\x1a!.hostfabric.v1.ListClaimsResponse\x12T\n" +
+	"\vReleaseHost\x12!.hostfabric.v1.ReleaseHostRequest\x1a\".hostfabric.v1.ReleaseHostResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_hostfabric_proto_rawDescOnce sync.Once
@@ -1919,7 +2472,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -1940,16 +2493,24 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Peer)(nil),                  // 16: hostfabric.v1.Peer
 	(*ListBlocksRequest)(nil),     // 17: hostfabric.v1.ListBlocksRequest
 	(*ListBlocksResponse)(nil),    // 18: hostfabric.v1.ListBlocksResponse
-	(*Block)(nil),                 // 19: hostfabric.v1.Block
-	(*ListLeasesRequest)(nil),     // 20: hostfabric.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),    // 21: hostfabric.v1.ListLeasesResponse
-	(*Lease)(nil),                 // 22: hostfabric.v1.Lease
-	(*ListRoutesRequest)(nil),     // 23: hostfabric.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 24: hostfabric.v1.ListRoutesResponse
-	(*Route)(nil),                 // 25: hostfabric.v1.Route
-	(*NextHop)(nil),               // 26: hostfabric.v1.NextHop
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*Budget)(nil),                // 19: hostfabric.v1.Budget
+	(*Block)(nil),                 // 20: hostfabric.v1.Block
+	(*ReleaseBlocksRequest)(nil),  // 21: hostfabric.v1.ReleaseBlocksRequest
+	(*ReleaseBlocksResponse)(nil), // 22: hostfabric.v1.ReleaseBlocksResponse
+	(*ListClaimsRequest)(nil),     // 23: hostfabric.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),    // 24: hostfabric.v1.ListClaimsResponse
+	(*Claim)(nil),                 // 25: hostfabric.v1.Claim
+	(*ReleaseHostRequest)(nil),    // 26: hostfabric.v1.ReleaseHostRequest
+	(*ReleaseHostResponse)(nil),   // 27: hostfabric.v1.ReleaseHostResponse
+	(*ListLeasesRequest)(nil),     // 28: hostfabric.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),    // 29: hostfabric.v1.ListLeasesResponse
+	(*Lease)(nil),                 // 30: hostfabric.v1.Lease
+	(*ListRoutesRequest)(nil),     // 31: hostfabric.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),    // 32: hostfabric.v1.ListRoutesResponse
+	(*Route)(nil),                 // 33: hostfabric.v1.Route
+	(*NextHop)(nil),               // 34: hostfabric.v1.NextHop
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -1957,39 +2518,51 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	27, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	35, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	27, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	35, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	28, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
-	19, // 10: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
-	22, // 11: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	27, // 12: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
-	25, // 13: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
-	26, // 14: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	1,  // 15: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 16: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 17: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 18: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 19: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 20: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	17, // 21: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	20, // 22: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	23, // 23: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	2,  // 24: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 25: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 26: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 27: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 28: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 29: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	18, // 30: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	21, // 31: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	24, // 32: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	36, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	20, // 10: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
+	19, // 11: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
+	25, // 12: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
+	35, // 13: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	25, // 14: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
+	36, // 15: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	36, // 16: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	30, // 17: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
+	35, // 18: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	33, // 19: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
+	34, // 20: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
+	1,  // 21: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 22: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 23: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 24: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 25: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	14, // 26: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	17, // 27: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	28, // 28: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	31, // 29: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	21, // 30: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	23, // 31: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	26, // 32: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	2,  // 33: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 34: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 35: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 36: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 37: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	15, // 38: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	18, // 39: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	29, // 40: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	32, // 41: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	22, // 42: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	24, // 43: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	27, // 44: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	33, // [33:45] is the sub-list for method output_type
+	21, // [21:33] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -2003,7 +2576,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,15 +22,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Hostfabric_Attach_FullMethodName     = "/hostfabric.v1.Hostfabric/Attach"
-	Hostfabric_Detach_FullMethodName     = "/hostfabric.v1.Hostfabric/Detach"
-	Hostfabric_Check_FullMethodName      = "/hostfabric.v1.Hostfabric/Check"
-	Hostfabric_Collect_FullMethodName    = "/hostfabric.v1.Hostfabric/Collect"
-	Hostfabric_GetStatus_FullMethodName  = "/hostfabric.v1.Hostfabric/GetStatus"
-	Hostfabric_ListPeers_FullMethodName  = "/hostfabric.v1.Hostfabric/ListPeers"
-	Hostfabric_ListBlocks_FullMethodName = "/hostfabric.v1.Hostfabric/ListBlocks"
-	Hostfabric_ListLeases_FullMethodName = "/hostfabric.v1.Hostfabric/ListLeases"
-	Hostfabric_ListRoutes_FullMethodName = "/hostfabric.v1.Hostfabric/ListRoutes"
+	Hostfabric_Attach_FullMethodName        = "/hostfabric.v1.Hostfabric/Attach"
+	Hostfabric_Detach_FullMethodName        = "/hostfabric.v1.Hostfabric/Detach"
+	Hostfabric_Check_FullMethodName         = "/hostfabric.v1.Hostfabric/Check"
+	Hostfabric_Collect_FullMethodName       = "/hostfabric.v1.Hostfabric/Collect"
+	Hostfabric_GetStatus_FullMethodName     = "/hostfabric.v1.Hostfabric/GetStatus"
+	Hostfabric_ListPeers_FullMethodName     = "/hostfabric.v1.Hostfabric/ListPeers"
+	Hostfabric_ListBlocks_FullMethodName    = "/hostfabric.v1.Hostfabric/ListBlocks"
+	Hostfabric_ListLeases_FullMethodName    = "/hostfabric.v1.Hostfabric/ListLeases"
+	Hostfabric_ListRoutes_FullMethodName    = "/hostfabric.v1.Hostfabric/ListRoutes"
+	Hostfabric_ReleaseBlocks_FullMethodName = "/hostfabric.v1.Hostfabric/ReleaseBlocks"
+	Hostfabric_ListClaims_FullMethodName    = "/hostfabric.v1.Hostfabric/ListClaims"
+	Hostfabric_ReleaseHost_FullMethodName   = "/hostfabric.v1.Hostfabric/ReleaseHost"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -50,6 +53,13 @@ type HostfabricClient interface {
 	ListBlocks(ctx context.Context, in *ListBlocksRequest, opts ...grpc.CallOption) (*ListBlocksResponse, error)
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
+	// ReleaseBlocks marks blocks that this host has claimed for being given back: nothing more is leased from them, and
+	// they go when their last lease has ended.
+	ReleaseBlocks(ctx context.Context, in *ReleaseBlocksRequest, opts ...grpc.CallOption) (*ReleaseBlocksResponse, error)
+	// ListClaims lists the blocks that the hosts of the fabric have claimed in the source of this host's blocks.
+	ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error)
+	// ReleaseHost deletes the claims of a host that is gone for good.
+	ReleaseHost(ctx context.Context, in *ReleaseHostRequest, opts ...grpc.CallOption) (*ReleaseHostResponse, error)
 }
 
 type hostfabricClient struct {
@@ -150,6 +160,36 @@ func (c *hostfabricClient) ListRoutes(ctx context.Context, in *ListRoutesRequest
 	return out, nil
 }
 
+func (c *hostfabricClient) ReleaseBlocks(ctx context.Context, in *ReleaseBlocksRequest, opts ...grpc.CallOption) (*ReleaseBlocksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseBlocksResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ReleaseBlocks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListClaimsResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ListClaims_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) ReleaseHost(ctx context.Context, in *ReleaseHostRequest, opts ...grpc.CallOption) (*ReleaseHostResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseHostResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ReleaseHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostfabricServer is the server API for Hostfabric service.
 // All implementations must embed UnimplementedHostfabricServer
 // for forward compatibility.
@@ -167,6 +207,13 @@ type HostfabricServer interface {
 	ListBlocks(context.Context, *ListBlocksRequest) (*ListBlocksResponse, error)
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
+	// ReleaseBlocks marks blocks that this host has claimed for being given back: nothing more is leased from them, and
+	// they go when their last lease has ended.
+	ReleaseBlocks(context.Context, *ReleaseBlocksRequest) (*ReleaseBlocksResponse, error)
+	// ListClaims lists the blocks that the hosts of the fabric have claimed in the source of this host's blocks.
+	ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error)
+	// ReleaseHost deletes the claims of a host that is gone for good.
+	ReleaseHost(context.Context, *ReleaseHostRequest) (*ReleaseHostResponse, error)
 	mustEmbedUnimplementedHostfabricServer()
 }
 
@@ -203,6 +250,15 @@ func (UnimplementedHostfabricServer) ListLeases(context.Context, *ListLeasesRequ
 }
 func (UnimplementedHostfabricServer) ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRoutes not implemented")
+}
+func (UnimplementedHostfabricServer) ReleaseBlocks(context.Context, *ReleaseBlocksRequest) (*ReleaseBlocksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseBlocks not implemented")
+}
+func (UnimplementedHostfabricServer) ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListClaims not implemented")
+}
+func (UnimplementedHostfabricServer) ReleaseHost(context.Context, *ReleaseHostRequest) (*ReleaseHostResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseHost not implemented")
 }
 func (UnimplementedHostfabricServer) mustEmbedUnimplementedHostfabricServer() {}
 func (UnimplementedHostfabricServer) testEmbeddedByValue()                    {}
@@ -387,6 +443,60 @@ func _Hostfabric_ListRoutes_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Hostfabric_ReleaseBlocks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseBlocksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ReleaseBlocks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ReleaseBlocks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ReleaseBlocks(ctx, req.(*ReleaseBlocksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_ListClaims_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListClaimsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ListClaims(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ListClaims_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ListClaims(ctx, req.(*ListClaimsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_ReleaseHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ReleaseHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ReleaseHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ReleaseHost(ctx, req.(*ReleaseHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Hostfabric_ServiceDesc is the grpc.ServiceDesc for Hostfabric service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -429,6 +539,18 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRoutes",
 			Handler:    _Hostfabric_ListRoutes_Handler,
+		},
+		{
+			MethodName: "ReleaseBlocks",
+			Handler:    _Hostfabric_ReleaseBlocks_Handler,
+		},
+		{
+			MethodName: "ListClaims",
+			Handler:    _Hostfabric_ListClaims_Handler,
+		},
+		{
+			MethodName: "ReleaseHost",
+			Handler:    _Hostfabric_ReleaseHost_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/ipam"
+)
+
+// lease gets the addresses of an attachment, and says whether it held them before. Where there is none left it waits for the
+// host to grow. An address that turns out to be used by something else is set aside, and another one taken.
+func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lease, held bool, err error) {
+	key := leaseKey(req.Key)
+	_, held = a.leases.Lookup(key)
+	for {
+		opened := a.blocks.Opened()
+		leases, err = a.leases.Allocate(key, ipam.Request{Pool: req.Pool, Addresses: req.Addresses})
+		if errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrUnknownPool) {
+			if err := a.awaitGrowth(ctx, req.Pool, opened, err); err != nil {
+				return nil, held, err
+			}
+			continue
+		}
+		if err != nil || held {
+			return leases, held, err
+		}
+		use, err := a.usedByOther(ctx, leases)
+		if err != nil {
+			_, releaseErr := a.leases.Release(key)
+			return nil, held, errors.Join(err, releaseErr)
+		}
+		if use == nil {
+			return leases, held, nil
+		}
+		a.log.Warn("address is in use by something else and is not handed out", "address", use.Prefix, "by", use.By)
+		if err := a.leases.Reject(key, *use); err != nil {
+			return nil, held, err
+		}
+	}
+}
+
+func (a *Agent) awaitGrowth(ctx context.Context, pool string, opened uint64, exhausted error) error {
+	switch err := a.blocks.Await(ctx, pool, opened); {
+	case errors.Is(err, blocks.ErrNoGrowth):
+		return exhausted
+	case err != nil:
+		return fmt.Errorf("%w; %w", exhausted, err)
+	}
+	return nil
+}
+
+// usedByOther looks a last time, for what has come since the last reconciliation.
+func (a *Agent) usedByOther(ctx context.Context, leases []ipam.Lease) (*ipam.InUse, error) {
+	for _, l := range leases {
+		if !l.Block.IsValid() {
+			continue
+		}
+		by, err := a.wirer.UsedBy(ctx, l.Addr, l.Block)
+		if err != nil {
+			return nil, fmt.Errorf("see whether %s is in use: %w", l.Addr, err)
+		}
+		if by != "" {
+			use := inUse(l.Addr, by)
+			return &use, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/ipam"
+)
+
+// reconcileLoop frees leases whose container died without a detach, and sets aside addresses that others use.
+func (a *Agent) reconcileLoop(ctx context.Context) error {
+	tick := time.NewTicker(a.opts.Reconcile)
+	defer tick.Stop()
+	for {
+		if err := a.reconcile(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("leases could not be compared with links", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// reconcile compares leases with live links. A lease without a link is freed only when it was seen so twice in a
+// row: a single look may fall between the two halves of an attach.
+func (a *Agent) reconcile(ctx context.Context) error {
+	before := a.leasesByKey()
+	live, err := a.wirer.List(ctx)
+	if err != nil {
+		return err
+	}
+	held := a.leasesByKey()
+	alive := make(map[string]bool, len(live))
+	for _, l := range live {
+		alive[l.HostLink] = true
+	}
+	keys := make([]ipam.Key, 0, len(held))
+	for key := range held {
+		keys = append(keys, leaseKey(key))
+	}
+	for _, key := range a.orphans.Look(keys, func(k ipam.Key) bool { return alive[endpoint.HostLink(k.ContainerID, k.Interface)] }) {
+		if err := a.freeOrphan(ctx, Key{ContainerID: key.ContainerID, Interface: key.Interface}); err != nil {
+			a.log.Error("orphaned lease not freed, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)
+		}
+	}
+	for key, leases := range before {
+		if _, still := held[key]; !still {
+			held[key] = leases // released while the links were listed: its link may be in the list, but means nothing
+		}
+	}
+	return a.seeOthers(ctx, live, held)
+}
+
+// freeOrphan detaches a key whose link is gone. It looks once more under the key's lock: an attach that was under way
+// at the last look may have wired the container since.
+func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
+	unlock, err := a.keys.Lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	live, err := a.alive(ctx, endpoint.HostLink(key.ContainerID, key.Interface))
+	if live || err != nil {
+		return err
+	}
+	found, err := a.detach(ctx, key)
+	if found {
+		a.log.Info("freed the lease of a container that died without a detach", "container", key.ContainerID, "interface", key.Interface)
+	}
+	return err
+}
+
+// seeOthers sets aside the addresses of our blocks that are in use without a lease: by containers whose lease was lost, and by what is
+// not ours at all. What is no longer in use stays set aside until a second look confirms it.
+func (a *Agent) seeOthers(ctx context.Context, live []endpoint.Live, held map[Key][]ipam.Lease) error {
+	own, host := a.blocks.Own()
+	others, err := a.wirer.Others(ctx, own, host)
+	if err != nil {
+		return fmt.Errorf("look for others that use our addresses: %w", err)
+	}
+	seen := strangers(live, held, own)
+	for _, o := range others {
+		seen = append(seen, ipam.InUse{Prefix: o.Prefix, By: o.By})
+	}
+	set := slices.Clone(seen)
+	for _, old := range a.aliens {
+		if !slices.ContainsFunc(seen, func(u ipam.InUse) bool { return u.Prefix == old.Prefix }) {
+			set = append(set, old)
+		}
+	}
+	for _, u := range seen {
+		if !slices.ContainsFunc(a.aliens, func(old ipam.InUse) bool { return u == old }) {
+			a.log.Warn("addresses are in use without a lease and are not handed out", "addresses", u.Prefix, "by", u.By)
+		}
+	}
+	a.aliens = seen
+	a.leases.SetInUse(set)
+	return nil
+}
+
+// strangers are the addresses on container links that no lease of their container has.
+func strangers(live []endpoint.Live, held map[Key][]ipam.Lease, own []netip.Prefix) []ipam.InUse {
+	var out []ipam.InUse
+	for _, l := range live {
+		by := "link " + l.HostLink + ", whose container is not known"
+		var leases []netip.Addr
+		if al, err := parseAlias(l.Alias); err == nil {
+			by = fmt.Sprintf("container %s, which has no lease", al.Key)
+			leases = leaseAddrs(held[al.Key])
+		}
+		for _, addr := range l.Addrs {
+			if !slices.Contains(leases, addr) && slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				out = append(out, inUse(addr, by))
+			}
+		}
+	}
+	return out
+}
+
+func inUse(addr netip.Addr, by string) ipam.InUse {
+	return ipam.InUse{Prefix: netip.PrefixFrom(addr, addr.BitLen()), By: by}
+}
+
+func leasedAddrs(held map[Key][]ipam.Lease) map[netip.Addr]bool {
+	taken := make(map[netip.Addr]bool, len(held))
+	for _, leases := range held {
+		for _, l := range leases {
+			taken[l.Addr] = true
+		}
+	}
+	return taken
+}

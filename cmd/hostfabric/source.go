@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/ipam/etcd"
+	"github.com/hostfabric/hostfabric/ipam/static"
+)
+
+// blockSource is where this host's blocks come from.
+type blockSource struct {
+	ipam.Source
+	configured []ipam.Block  // to be claimed by name
+	registry   ipam.Registry // nil where nothing is claimed
+	close      func() error
+}
+
+func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) {
+	var configured []ipam.Block
+	for _, b := range cfg.Blocks {
+		configured = append(configured, ipam.Block{Prefix: b.Prefix, Pool: b.Pool})
+	}
+	if cfg.Source != config.SourceEtcd {
+		return &blockSource{Source: static.New(configured), close: func() error { return nil }}, nil
+	}
+	id, err := hostID(cfg, machineID(), log)
+	if err != nil {
+		return nil, err
+	}
+	e := cfg.Etcd
+	source, err := etcd.New(etcd.Config{
+		Endpoints: e.Endpoints, TLS: e.TLS, Username: e.Username, Password: string(e.Password), Prefix: e.Prefix, Timeout: e.Timeout,
+		Log: log.With("room", "etcd"),
+	}, etcd.Identity{ID: id, Host: cfg.Host}, cfg.Pools)
+	if err != nil {
+		return nil, err
+	}
+	return &blockSource{Source: source, configured: configured, registry: source, close: source.Close}, nil
+}
+
+// hostID is the identity under which this host claims blocks: the configured one, or a random one that is kept in the state
+// directory together with the machine's. A state directory that came along with an image of another machine is not
+// taken over, for that one may be alive: this host begins anew then, without the other's blocks.
+func hostID(cfg *config.Config, machine string, log *slog.Logger) (string, error) {
+	if cfg.Etcd.HostID != "" {
+		return cfg.Etcd.HostID, nil
+	}
+	file := filepath.Join(cfg.StateDir, "host-id")
+	text, err := os.ReadFile(file)
+	switch fields := strings.Fields(string(text)); {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("identity of this host: %w", err)
+	case err == nil && len(fields) == 0:
+		return "", fmt.Errorf("identity of this host: %s is empty: remove it if this host has claimed no blocks, or set etcd.host_id", file)
+	case err == nil && (len(fields) == 1 || machine == "" || fields[1] == machine):
+		return fields[0], nil
+	case err == nil:
+		log.Warn("the state directory is another machine's: beginning with a new identity and without its blocks", "file", file)
+		if err := os.Rename(cfg.BlockRecord(), cfg.BlockRecord()+".other-machine"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("put the other machine's record of blocks aside: %w", err)
+		}
+	}
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("draw an identity for this host: %w", err)
+	}
+	id := hex.EncodeToString(raw)
+	if err := ipam.ReplaceFile(file, []byte(strings.TrimSpace(id+" "+machine)+"\n")); err != nil {
+		return "", fmt.Errorf("keep the identity of this host: %w", err)
+	}
+	return id, nil
+}
+
+// machineID is machine-id(5); empty where there is none.
+func machineID() string {
+	text, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
