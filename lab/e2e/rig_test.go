@@ -94,14 +94,27 @@ func (h *host) configure(blocks []netip.Prefix) {
 	for _, p := range blocks {
 		fmt.Fprintf(&b, "  - %q\n", p)
 	}
-	fmt.Fprintf(&b, "bgp: {inspect: \"off\"}\nipam: {quarantine: 0s}\nlog: {level: debug}\nstate_dir: %s/state\nrun_dir: %s/run\n", h.dir, h.dir)
+	fmt.Fprintf(&b, "bgp: {inspect: \"off\"}\nipam: {quarantine: 0s, reconcile: 1s, settle: 0s}\nlog: {level: debug}\nstate_dir: %s/state\nrun_dir: %s/run\n", h.dir, h.dir)
 	if err := os.WriteFile(h.config(), []byte(b.String()), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
-// start starts the agent and waits until it serves and knows its speaker.
+// start starts the agent and waits until it serves, knows its speaker and has no problem.
 func (h *host) start() {
+	h.t.Helper()
+	h.startUnready()
+	h.eventually("the agent has its speaker and no problem", func() error {
+		s, err := h.client.GetStatus(h.t.Context(), &apiv1.GetStatusRequest{})
+		if err == nil && !s.GetReady() {
+			err = fmt.Errorf("not ready: %q", s.GetProblems())
+		}
+		return err
+	})
+}
+
+// startUnready starts the agent and waits until it serves.
+func (h *host) startUnready() {
 	h.t.Helper()
 	log, err := os.OpenFile(h.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -113,11 +126,8 @@ func (h *host) start() {
 	if err := h.ns.Start(h.agent); err != nil {
 		h.t.Fatal(err)
 	}
-	h.eventually("the agent serves and has its speaker", func() error {
-		s, err := h.client.GetStatus(h.t.Context(), &apiv1.GetStatusRequest{})
-		if err == nil && !s.GetReady() {
-			err = fmt.Errorf("not ready: %q", s.GetProblems())
-		}
+	h.eventually("the agent serves", func() error {
+		_, err := h.client.GetStatus(h.t.Context(), &apiv1.GetStatusRequest{})
 		return err
 	})
 }

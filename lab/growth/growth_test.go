@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 }
 
 // routers are the kinds of ToR that the hosts grow behind.
-var routers = []tor.Kind{tor.FRR, tor.BIRD}
+var routers = tor.Kinds
 
 // kept is how many of the burst's containers outlive it: few enough for the blocks that the hosts began with.
 const kept = 10

@@ -49,7 +49,7 @@ func newRig(t *testing.T, kind tor.Kind) *rig {
 	t.Helper()
 	nstest.RequireRoot(t)
 	shape := fabric.Shape{
-		Name: "grw" + string(kind), Dir: filepath.Join(fabric.DefaultDir, "g"), // short: unix sockets live below it
+		Name: "grw" + string(kind)[:3], Dir: filepath.Join(fabric.DefaultDir, "g"), // short: unix sockets live below it
 		Racks: 1, Hosts: 2, Containers: burst + 1, Tor: kind, Source: fabric.Etcd, BlockIPv4: baseLength, ShrinkAfter: shrinkAfter,
 	}
 	lab, err := fabric.Up(t.Context(), fabric.Options{Shape: shape, Agent: programs.agent, Binary: programs.lab}, nil)
