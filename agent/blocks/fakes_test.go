@@ -392,7 +392,7 @@ func (r *rig) has(want ...string) {
 	synctest.Wait()
 	r.Keeper.mu.Lock()
 	defer r.Keeper.mu.Unlock()
-	if got, want := texts(r.Keeper.blocks), texts(parse(want...)); got != want {
+	if got, want := texts(r.blocks), texts(parse(want...)); got != want {
 		r.t.Errorf("blocks\n%s\nwant\n%s", got, want)
 	}
 }

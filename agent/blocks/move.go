@@ -101,7 +101,7 @@ func (k *Keeper) complete(pool string) bool {
 	}
 	for _, ipv6 := range []bool{false, true} {
 		if base(k.grower.Pools()[i], ipv6) > 0 && !slices.ContainsFunc(k.blocks, func(b owned) bool {
-			return b.section() == section{pool, ipv6} && b.stage != lost && b.stage != leaving && !(b.unclaimed && b.stage == opening)
+			return b.section() == section{pool, ipv6} && b.stage != lost && b.stage != leaving && !b.pending()
 		}) {
 			return false
 		}
@@ -180,7 +180,7 @@ func (k *Keeper) move(ctx context.Context, gate error) (problems []string) {
 func (k *Keeper) save() error {
 	var record []ipam.RecordedBlock
 	for _, b := range k.blocks {
-		if b.stage != lost && !(b.stage == opening && b.unclaimed) {
+		if b.stage != lost && !b.pending() {
 			record = append(record, ipam.RecordedBlock{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Released: b.stage == released && k.grower != nil})
 		}
 	}

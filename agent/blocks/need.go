@@ -75,7 +75,7 @@ func (r room) spare(size uint64) bool {
 func sections(bs []owned, uses map[netip.Prefix]use, waiting map[string]int) map[section]room {
 	rooms := make(map[section]room)
 	for _, b := range bs {
-		if b.stage > draining || b.unclaimed && b.stage == opening {
+		if b.stage > draining || b.pending() {
 			continue
 		}
 		r := rooms[b.section()]

@@ -36,6 +36,9 @@ type owned struct {
 	returning bool // the source was asked to take it back
 }
 
+// pending says that the block is this host's by its configuration alone, so far.
+func (b owned) pending() bool { return b.unclaimed && b.stage == opening }
+
 func (b owned) ipv6() bool { return b.Prefix.Addr().Is6() }
 
 // section is a pool of one family: what growth is about.

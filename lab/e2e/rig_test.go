@@ -39,6 +39,7 @@ var (
 // host is a network namespace with an agent.
 type host struct {
 	t      testing.TB
+	name   string
 	ns     netns.NS
 	dir    string // configuration, state, sockets and log
 	agent  *exec.Cmd
@@ -48,7 +49,13 @@ type host struct {
 // newHost starts an agent with these blocks in a namespace of its own.
 func newHost(t testing.TB, blocks ...netip.Prefix) *host {
 	t.Helper()
-	h := &host{t: t, ns: nstest.New(t, "host")}
+	return startHost(t, "e2e", func(h *host) { h.configure(blocks) })
+}
+
+// startHost starts an agent in a namespace of its own, as configure has written its configuration.
+func startHost(t testing.TB, name string, configure func(h *host)) *host {
+	t.Helper()
+	h := &host{t: t, name: name, ns: nstest.New(t, name)}
 	var err error
 	if h.dir, err = os.MkdirTemp("", "hf-"); err != nil { // t.TempDir is too long a path for unix sockets
 		t.Fatal(err)
@@ -61,7 +68,7 @@ func newHost(t testing.TB, blocks ...netip.Prefix) *host {
 			t.Error(err)
 		}
 	})
-	h.configure(blocks)
+	configure(h)
 	conn, err := grpc.NewClient("unix://"+h.run("hostfabric.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -90,12 +97,19 @@ func (h *host) spool() string          { return filepath.Join(h.dir, "state", "c
 func (h *host) configure(blocks []netip.Prefix) {
 	h.t.Helper()
 	var b strings.Builder
-	b.WriteString("asn: 4200000101\nrouter_id: 192.0.2.101\nhost: e2e\npeers: []\nblocks:\n")
+	b.WriteString("blocks:\n")
 	for _, p := range blocks {
 		fmt.Fprintf(&b, "  - %q\n", p)
 	}
-	fmt.Fprintf(&b, "bgp: {inspect: \"off\"}\nipam: {quarantine: 0s, reconcile: 1s, settle: 0s}\nlog: {level: debug}\nstate_dir: %s/state\nrun_dir: %s/run\n", h.dir, h.dir)
-	if err := os.WriteFile(h.config(), []byte(b.String()), 0o600); err != nil {
+	h.write(b.String())
+}
+
+// write writes the configuration: what every host has, and where this one's blocks come from.
+func (h *host) write(blocks string) {
+	h.t.Helper()
+	text := fmt.Sprintf("asn: 4200000101\nrouter_id: 192.0.2.101\nhost: %s\npeers: []\nbgp: {inspect: \"off\"}\n"+
+		"ipam: {quarantine: 0s, reconcile: 1s, settle: 0s}\nlog: {level: debug}\nstate_dir: %s/state\nrun_dir: %s/run\n%s", h.name, h.dir, h.dir, blocks)
+	if err := os.WriteFile(h.config(), []byte(text), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -308,15 +322,19 @@ func output(t testing.TB, ns netns.NS, name string, args ...string) string {
 // reach sends echo requests from the host's own address and from the container's, and wants every reply.
 func (h *host) reach(box netns.NS, addrs ...netip.Addr) {
 	h.t.Helper()
-	var pairs []probe.Pair
 	for _, a := range addrs {
 		own := block4.Addr()
 		if a.Is6() {
 			own = block6.Addr()
 		}
-		outside, inside := probe.Endpoint{Name: "host", NS: h.ns, Addr: own}, probe.Endpoint{Name: box.Name, NS: box, Addr: a}
-		pairs = append(pairs, probe.Pair{From: outside, To: inside}, probe.Pair{From: inside, To: outside})
+		h.reachFrom(own, box, a)
 	}
+}
+
+func (h *host) reachFrom(own netip.Addr, box netns.NS, addr netip.Addr) {
+	h.t.Helper()
+	outside, inside := probe.Endpoint{Name: "host", NS: h.ns, Addr: own}, probe.Endpoint{Name: box.Name, NS: box, Addr: addr}
+	pairs := []probe.Pair{{From: outside, To: inside}, {From: inside, To: outside}}
 	report, err := probe.Ping(h.t.Context(), pairs, probe.PingOptions{})
 	if err != nil {
 		h.t.Fatal(err)
