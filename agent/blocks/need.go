@@ -227,7 +227,7 @@ func (k *Keeper) fits(s section) func(added []netip.Prefix) error {
 		n := len(added)
 		all := slices.Clone(added)
 		for _, b := range bs {
-			if b.section() == s && b.stage != lost && b.Source != "" {
+			if b.section() == s && b.stage != lost {
 				n++
 			}
 			if b.stage != lost && b.stage != leaving {

@@ -39,6 +39,8 @@ func TestValidate(t *testing.T) {
 		errs   []string // each in the error, where it is not
 	}{
 		{name: "good", file: goodConfig, stdout: "is valid: AS 4200000101, 1 peer, 1 block\n"},
+		{name: "etcd", file: strings.Replace(goodConfig, "blocks: [10.64.0.0/26]", "source: etcd\netcd: {endpoints: [http://192.0.2.9:2379]}\nfabric: [10.64.0.0/12]", 1),
+			stdout: "is valid: AS 4200000101, 1 peer, blocks from 1 pool in etcd\n"},
 		{name: "flag before file", file: goodConfig, args: []string{"--asn", "65000"}, stdout: "is valid: AS 65000, 1 peer, 1 block\n"},
 		{name: "environment before file", file: goodConfig, env: map[string]string{"HOSTFABRIC_ASN": "65001"}, stdout: "is valid: AS 65001, 1 peer, 1 block\n"},
 		{name: "every mistake at once",

@@ -20,7 +20,11 @@ func newValidateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: AS %d, %s, %s\n", o.path, cfg.ASN, plural(len(cfg.Peers), "peer"), plural(len(cfg.Blocks), "block"))
+			from := plural(len(cfg.Blocks), "block")
+			if cfg.Source == config.SourceEtcd {
+				from = fmt.Sprintf("blocks from %s in etcd", plural(len(cfg.Pools), "pool"))
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: AS %d, %s, %s\n", o.path, cfg.ASN, plural(len(cfg.Peers), "peer"), from)
 			return err
 		},
 	}
