@@ -56,7 +56,7 @@ func TestTransactionIsLate(t *testing.T) {
 			defer cancel()
 			var wg sync.WaitGroup
 			wg.Go(func() {
-				p.awaitKept()
+				p.awaitClaim()
 				if !retried {
 					cancel()
 				}
@@ -108,7 +108,7 @@ func TestUnsettledGrowthIsRepeated(t *testing.T) {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		p.awaitKept()
+		p.awaitClaim()
 		cancel()
 		p.cut()
 	})

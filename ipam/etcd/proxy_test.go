@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"net"
 	"strings"
 	"sync"
@@ -20,10 +21,16 @@ type proxy struct {
 }
 
 type link struct {
-	host, server     net.Conn
-	holdUp, holdDown bool
-	kept             int // bytes from the host that are held up
-	cut              bool
+	host, server net.Conn
+	up, down     way
+	cut          bool
+}
+
+// way is one direction of a link.
+type way struct {
+	to   net.Conn
+	hold bool
+	kept []byte
 }
 
 func newProxy(t testing.TB, target string) *proxy {
@@ -62,7 +69,7 @@ func (p *proxy) accept() {
 			host.Close()
 			continue
 		}
-		l := &link{host: host, server: server}
+		l := &link{host: host, server: server, up: way{to: server}, down: way{to: host}}
 		p.mu.Lock()
 		if p.refused {
 			host.Close()
@@ -70,33 +77,27 @@ func (p *proxy) accept() {
 		}
 		p.links = append(p.links, l)
 		p.mu.Unlock()
-		p.wg.Go(func() { p.pump(server, host, &l.holdUp, &l.kept) })
+		p.wg.Go(func() { p.pump(&l.up, host) })
 		p.wg.Go(func() {
-			p.pump(host, server, &l.holdDown, new(int))
+			p.pump(&l.down, server)
 			host.Close() // as etcd does when it ends
 		})
 	}
 }
 
 // pump copies. A host that leaves does not take with it what it has sent.
-func (p *proxy) pump(to, from net.Conn, hold *bool, kept *int) {
+func (p *proxy) pump(w *way, from net.Conn) {
 	buffer := make([]byte, 1<<16)
 	for {
 		n, err := from.Read(buffer)
 		p.mu.Lock()
-		if *hold {
-			*kept += n
+		if w.hold {
+			w.kept = append(w.kept, buffer[:n]...)
 			p.changed.Broadcast()
-		}
-		for *hold {
-			p.changed.Wait()
+		} else if n > 0 {
+			w.to.Write(buffer[:n])
 		}
 		p.mu.Unlock()
-		if n > 0 {
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
 		if err != nil {
 			return
 		}
@@ -109,18 +110,19 @@ func (p *proxy) hold(up, down bool) {
 	defer p.mu.Unlock()
 	for _, l := range p.links {
 		if !l.cut {
-			l.holdUp, l.holdDown = up, down
+			l.up.hold, l.down.hold = up, down
 		}
 	}
 }
 
-// awaitKept waits until something that a host sent is held up.
-func (p *proxy) awaitKept() {
+// awaitClaim waits until the whole of a transaction that claims something is held up.
+func (p *proxy) awaitClaim() {
+	const end = `Z"}` // of a claim's value, the last thing in the request
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		for _, l := range p.links {
-			if l.holdUp && l.kept > 0 {
+			if bytes.Contains(l.up.kept, []byte(end)) {
 				return
 			}
 		}
@@ -155,7 +157,9 @@ func (p *proxy) letGo() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.links {
-		l.holdUp, l.holdDown = false, false
+		for _, w := range []*way{&l.up, &l.down} {
+			w.to.Write(w.kept)
+			w.hold, w.kept = false, nil
+		}
 	}
-	p.changed.Broadcast()
 }

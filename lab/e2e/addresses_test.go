@@ -213,3 +213,47 @@ func TestFullStateDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectionsEndWithTheAddress: what the kernel tracks of a container's connections is forgotten before its address can be
+// given again.
+func TestConnectionsEndWithTheAddress(t *testing.T) {
+	h := newHost(t, block4, block6)
+	for _, iptables := range []string{"iptables", "ip6tables"} { // a rule that looks at connections has the kernel track them
+		output(t, h.ns, iptables, "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
+	}
+	tracked := func(addr netip.Addr) bool {
+		for line := range strings.Lines(output(t, h.ns, "cat", "/proc/net/nf_conntrack")) {
+			for _, field := range strings.Fields(line) {
+				_, value, _ := strings.Cut(field, "=")
+				if a, err := netip.ParseAddr(value); err == nil && a == addr {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	box, other := nstest.New(t, "box"), nstest.New(t, "other")
+	goes, stays := h.mustAttach("goes", box), h.mustAttach("stays", other)
+	h.reach(box, goes...)
+	h.reach(other, stays...)
+	for _, addr := range append(goes, stays...) {
+		if !tracked(addr) {
+			t.Fatalf("no connection of %v is tracked", addr)
+		}
+	}
+	h.detach("goes")
+	h.eventually("the lease has ended", func() error {
+		if leases := h.leases(); len(leases) != len(stays) {
+			return fmt.Errorf("leases %v", leases)
+		}
+		return nil
+	})
+	for i, addr := range goes {
+		if tracked(addr) {
+			t.Errorf("a connection of %v outlives its lease", addr)
+		}
+		if !tracked(stays[i]) {
+			t.Errorf("the connections of %v are gone too", stays[i])
+		}
+	}
+}

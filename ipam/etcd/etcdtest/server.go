@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,7 +41,8 @@ type Server struct {
 	args     []string
 	endpoint string
 	password string // of root, once authentication is enabled
-	process  *exec.Cmd
+	process  *os.Process
+	ended    chan struct{} // is closed when process has ended
 }
 
 // Start runs an etcd that ends with the test.
@@ -127,17 +130,29 @@ func (s *Server) run() error {
 	defer log.Close()
 	cmd := exec.Command(Binary, s.args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // if the test is killed
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer cancel()
+		runtime.LockOSThread() // whose end would be the death that the signal is for
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // its error is that it was killed
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("apt-get install etcd-server: %w", err)
 	}
-	s.process = cmd
+	s.process, s.ended = cmd.Process, ended
 	client, err := s.dial()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
-	defer cancel()
 	if _, err := client.Get(ctx, "/"); err != nil {
 		return fmt.Errorf("etcd on %s does not answer: %w", s.endpoint, err)
 	}
@@ -150,10 +165,10 @@ func (s *Server) Kill() {
 	if s.process == nil {
 		return
 	}
-	if err := s.process.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.t.Errorf("kill etcd: %v", err)
 	}
-	_ = s.process.Wait() // its error is that it was killed
+	<-s.ended
 	s.process = nil
 }
 
