@@ -1,13 +1,18 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/ipam/etcd/etcdtest"
 )
 
 func TestHostID(t *testing.T) {
@@ -52,5 +57,51 @@ func TestHostIDNotUnderstood(t *testing.T) {
 	}
 	if _, err := hostID(cfg, "machine", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), file+" is empty") {
 		t.Errorf("an empty file: %v", err)
+	}
+}
+
+// TestBlockSourceByConfiguration takes a real etcd, certificates and a password from a configuration file.
+func TestBlockSourceByConfiguration(t *testing.T) {
+	server := etcdtest.Start(t, etcdtest.Options{TLS: true})
+	user, nobody := server.EnableAuth("/hostfabric/v1")
+	dir := t.TempDir()
+	server.Authority.Files(dir, "host")
+	server.Authority.File(dir)
+	claim := func(u etcdtest.User, more string) ([]ipam.Block, error) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "password"), []byte(u.Password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "hostfabric.yaml")
+		text := fmt.Sprintf("asn: 4200000101\nrouter_id: 192.0.2.1\nhost: h1\npeers: []\nfabric: [10.64.0.0/12]\nstate_dir: %s\nsource: etcd\n"+
+			"etcd: {endpoints: [%q], ca_file: ca.crt, username: %s, password_file: password%s}\n", dir, server.Endpoint(), u.Name, more)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Load(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := newBlockSource(cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.close()
+		fits := func([]netip.Prefix) error { return nil }
+		return source.Source.(ipam.Grower).Grow(t.Context(), ipam.Growth{Pool: "default", Fits: fits})
+	}
+	const certificate = ", cert_file: host.crt, key_file: host.key"
+	got, err := claim(user, certificate)
+	if err != nil || len(got) != 1 || got[0].Prefix != netip.MustParsePrefix("10.64.0.0/26") {
+		t.Errorf("claimed %v, %v", got, err)
+	}
+	if _, err := claim(nobody, certificate); err == nil || errors.Is(err, ipam.ErrSourceAway) {
+		t.Errorf("a user who may nothing: %v", err)
+	}
+	if _, err := claim(etcdtest.User{Name: user.Name, Password: "wrong"}, certificate); err == nil || errors.Is(err, ipam.ErrSourceAway) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	if _, err := claim(user, ""); err == nil {
+		t.Error("without a certificate it goes as well")
 	}
 }

@@ -109,6 +109,18 @@ func TestTLS(t *testing.T) {
 	wantError(t, err, ipam.ErrSourceAway, s.Endpoint()) // the reason may be lost with the connection
 }
 
+// TestUserBesideACertificate: the user who is configured counts, not the name in the certificate, also if etcd asks for users
+// only later.
+func TestUserBesideACertificate(t *testing.T) {
+	s := etcdtest.Start(t, etcdtest.Options{TLS: true})
+	cfg := Config{Endpoints: []string{s.Endpoint()}, TLS: s.Authority.ClientTLS(), Timeout: 10 * time.Second, Username: "allowed", Password: "one"}
+	before := newSource(t, cfg, "a", small)
+	have := mustGrow(t, before)
+	s.EnableAuth(DefaultPrefix)
+	mustGrow(t, before, have...)
+	mustGrow(t, newSource(t, cfg, "b", small))
+}
+
 func TestUsers(t *testing.T) {
 	s := etcdtest.Start(t, etcdtest.Options{})
 	plain := Config{Endpoints: []string{s.Endpoint()}, Timeout: 10 * time.Second}

@@ -43,6 +43,7 @@ type conn struct {
 
 	login chan struct{} // the right to touch token
 	token string
+	asked bool // for a token, with an answer
 }
 
 func dial(cfg Config) (*conn, error) {
@@ -110,7 +111,7 @@ func (c *conn) send(ctx context.Context, conditions []clientv3.Cmp, ops []client
 		switch {
 		case err == nil:
 			return resp, nil
-		case !again && c.user != "" && stale(cause):
+		case !again && c.user != "" && (stale(cause) || token == "" && isAny(cause, rpctypes.ErrPermissionDenied)):
 			// etcd did nothing: it looks at the token first.
 			if token, err = c.renewToken(ctx, token); err != nil {
 				return nil, err
@@ -140,7 +141,8 @@ func isAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// currentToken returns the token of the last login, "" before.
+// currentToken returns the token of the last login, and logs in the first time: without a token etcd would take the name in a
+// client's certificate for its user. It is "" while etcd asks for no login.
 func (c *conn) currentToken(ctx context.Context) (string, error) {
 	if c.user == "" {
 		return "", nil
@@ -149,7 +151,10 @@ func (c *conn) currentToken(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer func() { <-c.login }()
-	return c.token, nil
+	if c.asked {
+		return c.token, nil
+	}
+	return c.logIn(ctx)
 }
 
 // renewToken logs in, unless somebody else has since old was the token.
@@ -161,6 +166,11 @@ func (c *conn) renewToken(ctx context.Context, old string) (string, error) {
 	if c.token != old {
 		return c.token, nil
 	}
+	return c.logIn(ctx)
+}
+
+// logIn is for who has the right to touch token.
+func (c *conn) logIn(ctx context.Context) (string, error) {
 	var cause error
 	resp, err := c.client.Authenticate(context.WithValue(ctx, causeKey{}, &cause), c.user, c.password)
 	switch {
@@ -171,6 +181,7 @@ func (c *conn) renewToken(ctx context.Context, old string) (string, error) {
 	default:
 		c.token = resp.Token
 	}
+	c.asked = true
 	return c.token, nil
 }
 

@@ -95,8 +95,8 @@ func (a *Authority) issue(name string) (certPEM, keyPEM []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
 }
 
-// files writes a certificate and its key below dir.
-func (a *Authority) files(dir, name string) (cert, key string) {
+// Files writes a certificate and its key below dir.
+func (a *Authority) Files(dir, name string) (cert, key string) {
 	a.t.Helper()
 	cert, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	certPEM, keyPEM := a.issue(name)
@@ -105,8 +105,8 @@ func (a *Authority) files(dir, name string) (cert, key string) {
 	return cert, key
 }
 
-// file writes the authority's own certificate below dir.
-func (a *Authority) file(dir string) string {
+// File writes the authority's own certificate below dir.
+func (a *Authority) File(dir string) string {
 	a.t.Helper()
 	path := filepath.Join(dir, "ca.crt")
 	a.write(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))

@@ -101,8 +101,8 @@ func (s *Server) configure() {
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "test=" + peers,
 	}
 	if s.opts.TLS {
-		cert, key := s.Authority.files(s.dir, "server")
-		s.args = append(s.args, "--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", s.Authority.file(s.dir))
+		cert, key := s.Authority.Files(s.dir, "server")
+		s.args = append(s.args, "--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", s.Authority.File(s.dir))
 	}
 }
 
