@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	"github.com/hostfabric/hostfabric/ipam"
@@ -15,12 +14,10 @@ import (
 // ErrConflict is that this host's pools and those of the fabric cannot both be right.
 var ErrConflict = errors.New("pools of this host conflict with those of the fabric")
 
-var poolName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
-
 // checkPool finds what is wrong with a pool on its own.
 func checkPool(p ipam.Pool) error {
-	if !poolName.MatchString(p.Name) {
-		return fmt.Errorf("%q is no name of a pool: want letters, digits, '.', '_' and '-', at most 64", p.Name)
+	if err := ipam.ValidPool(p.Name); err != nil {
+		return err
 	}
 	for i, prefix := range p.Prefixes {
 		switch bits := base(p, prefix.Addr().Is6()); {
