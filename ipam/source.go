@@ -34,10 +34,13 @@ type Grower interface {
 	// Grow claims blocks for this host: at least one, all in one transaction. ErrPoolFull, ErrUnknownPool, ErrSourceAway,
 	// or what Fits said of the best that there was.
 	Grow(ctx context.Context, g Growth) ([]Block, error)
-	// Claim claims just these prefixes, which the caller found in its own records, for this host, or none of them.
-	// Those that it has already are fine. ErrTaken if another host has one. A prefix is widened to whole base blocks.
+	// Claim claims just these prefixes, which the caller found in its own records, for this host. Those that it has already
+	// are fine. ErrTaken if another host has one. A prefix is widened to whole base blocks. It is all or none for up to 127
+	// base blocks that the host does not have yet; more may be claimed in parts, and what was claimed when a later part
+	// fails stays this host's: try again.
 	Claim(ctx context.Context, pool string, prefixes []netip.Prefix) ([]Block, error)
-	// Release gives blocks of this host back. Those it does not have are fine.
+	// Release gives blocks of this host back: all of its base blocks that lie in prefixes. Those it does not have are fine.
+	// A prefix is one or more whole base blocks: nothing is freed of a prefix that is smaller than one.
 	Release(ctx context.Context, prefixes []netip.Prefix) error
 	// Siblings tells for each prefix who has the block that it would merge with into one prefix of half the length.
 	Siblings(ctx context.Context, prefixes []netip.Prefix) (map[netip.Prefix]Sibling, error)

@@ -16,6 +16,9 @@ import (
 // maxOps is how many operations, and comparisons, etcd takes in a transaction by default (its --max-txn-ops).
 const maxOps = 128
 
+// maxClaim is how many claims one transaction makes: the registry is compared besides.
+const maxClaim = maxOps - 1
+
 // Waits after a race that another host won.
 const (
 	contentionFirst = 20 * time.Millisecond

@@ -20,8 +20,11 @@ type wanted struct {
 	blocks []netip.Prefix
 }
 
-// Claim claims the base blocks of given prefixes, all or none: see ipam.Grower. An empty pool means for each prefix the one
-// that has it.
+// Claim claims the base blocks of given prefixes: see ipam.Grower. An empty pool means for each prefix the one that has it.
+// The blocks that this host does not have yet are claimed all or none if they are at most 127. More, up to 4,096 blocks with
+// those that it has, are claimed 127 at a time. Nothing is claimed if one of them is taken at the start; what was claimed when a
+// later part fails, perhaps because another host has claimed one meanwhile, stays this host's, and Blocks lists it. Try again:
+// only what is missing is claimed then.
 func (s *Source) Claim(ctx context.Context, pool string, prefixes []netip.Prefix) ([]ipam.Block, error) {
 	blocks, err := s.claimWanted(ctx, pool, prefixes)
 	if err != nil {
@@ -50,7 +53,9 @@ func (s *Source) claimWanted(ctx context.Context, pool string, prefixes []netip.
 		return nil, err
 	}
 	defer done()
-	if err := s.claimMissing(ctx, all, pools, ranges); err != nil {
+	if n, err := s.claimMissing(ctx, all, pools, ranges); err != nil && n > 0 {
+		return nil, fmt.Errorf("%d of its blocks were claimed and stay so: %w", n, err)
+	} else if err != nil {
 		return nil, err
 	}
 	var blocks []ipam.Block
@@ -60,33 +65,45 @@ func (s *Source) claimWanted(ctx context.Context, pool string, prefixes []netip.
 	return blocks, nil
 }
 
-func (s *Source) claimMissing(ctx context.Context, all []wanted, pools []ipam.Pool, ranges []string) error {
+// claimMissing returns how many blocks it claimed, as far as is known; those are this host's after an error too.
+func (s *Source) claimMissing(ctx context.Context, all []wanted, pools []ipam.Pool, ranges []string) (claimed int, err error) {
 	again := retry{first: contentionFirst, most: contentionMost}
 	for tries := 1; ; {
 		snap, err := s.ready(ctx, pools, ranges...)
 		if err != nil {
-			return err
+			return claimed, err
 		}
 		missing, err := s.missing(snap, all)
 		if err != nil || len(missing) == 0 {
-			return err
+			return claimed, err
 		}
-		if len(missing) >= maxOps {
-			return fmt.Errorf("these are %d blocks more, and etcd takes %d in one transaction: claim them in parts", len(missing), maxOps-1)
-		}
-		won, err := s.claim(ctx, snap, missing)
+		n, err := s.claimParts(ctx, snap, missing)
+		claimed += n
 		switch {
-		case won:
-			return nil
+		case n == len(missing):
+			return claimed, nil
 		case err != nil && (!unsure(err) || tries == unsureTries):
-			return err
+			return claimed, err
 		case err != nil:
 			tries++
 		}
 		if !again.wait(ctx) {
-			return s.interrupted(ctx, err)
+			return claimed, s.interrupted(ctx, err)
 		}
 	}
+}
+
+// claimParts claims keys in as few transactions as can be, and returns how many it has claimed when one fails or is lost to
+// another host.
+func (s *Source) claimParts(ctx context.Context, snap *snapshot, names []string) (claimed int, err error) {
+	for part := range slices.Chunk(names, maxClaim) {
+		won, err := s.claim(ctx, snap, part)
+		if err != nil || !won {
+			return claimed, err
+		}
+		claimed += len(part)
+	}
+	return claimed, nil
 }
 
 // missing returns the keys that are this host's not yet. Those of other hosts are an ErrTaken.
