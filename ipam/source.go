@@ -17,11 +17,12 @@ type Source interface {
 	Watch(ctx context.Context) (<-chan struct{}, error)
 }
 
-// What a Grower can fail with; the text around a sentinel names the object.
+// What a Grower or a Registry can fail with; the text around a sentinel names the object.
 var (
-	ErrSourceAway = errors.New("source of blocks cannot be reached") // nothing was changed, as far as is known; try again later
+	ErrSourceAway = errors.New("source of blocks cannot be reached") // nothing was changed, as far as is known, but by a Claim in parts; try again later
 	ErrPoolFull   = errors.New("fabric pool is full")
 	ErrTaken      = errors.New("block is claimed by another host")
+	ErrOwnClaims  = errors.New("claims of this host itself")
 	ErrBudget     = errors.New("prefix budget exceeded")
 )
 
@@ -51,8 +52,11 @@ type Registry interface {
 	// Claims lists them, by prefix.
 	Claims(ctx context.Context) ([]Claim, error)
 	// ReleaseHost deletes the claims of a host that is gone for good, and returns them; only those of one installation of it
-	// if id is not empty.
+	// if id is not empty. It leaves those of the host that asks, and fails with ErrOwnClaims if id is its own.
 	ReleaseHost(ctx context.Context, host, id string) ([]Claim, error)
+	// Conflicts tells what about the claims contradicts that a host has one installation, and an installation is one host's:
+	// for people, and empty when all is well.
+	Conflicts(ctx context.Context) ([]string, error)
 }
 
 // Claim is a block that a host has claimed.

@@ -181,24 +181,12 @@ func TestSiblings(t *testing.T) {
 
 func TestOperators(t *testing.T) {
 	f := newFabric(t)
-	reinstalled := func(id string) *Source {
-		s, err := New(Config{Endpoints: []string{f.Endpoint()}}, Identity{ID: id, Host: "web1"}, []ipam.Pool{small})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s
-	}
-	old, older, now := reinstalled("old"), reinstalled("older"), reinstalled("now")
+	old, older, now := f.installation("old", "web1"), f.installation("older", "web1"), f.installation("now", "web1")
 	for _, s := range []*Source{old, older, now, f.host("other", small)} {
 		mustGrow(t, s)
 	}
 	now2 := mustBlocks(t, now)
-	strangers, err := now.Strangers(t.Context())
-	if err != nil || len(strangers) != 2 || strangers[0].ID != "old" || strangers[1].ID != "older" || strangers[0].Host != "web1" || time.Since(strangers[0].Claimed) > time.Minute {
-		t.Errorf("strangers are %v, %v", strangers, err)
-	}
-	if all, err := now.Claims(t.Context()); err != nil || len(all) != 4 {
+	if all, err := now.Claims(t.Context()); err != nil || len(all) != 4 || all[0].Host != "web1" || time.Since(all[0].Claimed) > time.Minute {
 		t.Errorf("claims are %v, %v", all, err)
 	}
 	if released, err := now.ReleaseHost(t.Context(), "web1", "older"); err != nil || len(released) != 1 || released[0].ID != "older" {
@@ -210,6 +198,16 @@ func TestOperators(t *testing.T) {
 	}
 	if released, err := now.ReleaseHost(t.Context(), "web1", ""); err != nil || len(released) != 0 {
 		t.Errorf("released again %v, %v", released, err)
+	}
+	// What a host goes on using it does not release, by whatever name, nor does another machine that has its ID.
+	for _, s := range []*Source{now, f.installation("now", "web2")} {
+		for _, host := range []string{"web1", "web2"} {
+			_, err := s.ReleaseHost(t.Context(), host, "now")
+			wantError(t, err, ipam.ErrOwnClaims, "ID now: use `hostfabric blocks release --all` instead")
+			if released, err := s.ReleaseHost(t.Context(), host, ""); err != nil || len(released) != 0 {
+				t.Errorf("released %v, %v", released, err)
+			}
+		}
 	}
 	if _, err := now.ReleaseHost(t.Context(), "", ""); err == nil {
 		t.Error("released the claims of no host")

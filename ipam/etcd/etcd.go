@@ -66,7 +66,10 @@ type Source struct {
 	told    map[netip.Prefix]struct{} // blocks that a caller knows of
 }
 
-var _ ipam.Grower = (*Source)(nil)
+var (
+	_ ipam.Grower   = (*Source)(nil)
+	_ ipam.Registry = (*Source)(nil)
+)
 
 // New returns a source. etcd need not be there yet.
 func New(cfg Config, id Identity, pools []ipam.Pool) (*Source, error) {

@@ -151,12 +151,6 @@ func (s *Source) Claims(ctx context.Context) ([]Claim, error) {
 	return s.claimsOf(ctx, func(Claim) bool { return true })
 }
 
-// Strangers returns the claims of other installations of this host's name: of its disk before the last, perhaps, or of
-// another host by mistake.
-func (s *Source) Strangers(ctx context.Context) ([]Claim, error) {
-	return s.claimsOf(ctx, func(c Claim) bool { return c.Host == s.id.Host && c.ID != s.id.ID })
-}
-
 func (s *Source) claimsOf(ctx context.Context, want func(Claim) bool) ([]Claim, error) {
 	snap, err := s.read(ctx, s.keys.claims())
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/hostfabric/hostfabric/ipam"
 )
 
 // maxDelete is how many claims one transaction deletes.
@@ -36,11 +38,15 @@ func (s *Source) Release(ctx context.Context, prefixes []netip.Prefix) error {
 }
 
 // ReleaseHost releases, for an operator, the claims of a host that is gone, and returns them; with an id only those of that
-// installation of it. Without one it leaves those of this source's own ID. A host that still runs would go on using its
-// addresses.
+// installation of it. Without one it leaves those of this source's own ID, whose naming is an ipam.ErrOwnClaims. A host that
+// still runs would go on using its addresses.
 func (s *Source) ReleaseHost(ctx context.Context, host, id string) ([]Claim, error) {
 	if host == "" {
 		return nil, errors.New("release: the host has no name")
+	}
+	if id == s.id.ID {
+		return nil, fmt.Errorf("release blocks of host %s: %w, by ID %s: use `hostfabric blocks release --all` instead",
+			host, ipam.ErrOwnClaims, id)
 	}
 	released, err := s.release(ctx, func(c Claim) bool {
 		return c.Host == host && (c.ID == id || id == "" && c.ID != s.id.ID)
