@@ -29,7 +29,7 @@ type Wirer interface {
 	Inspect(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
 	List(ctx context.Context) ([]endpoint.Live, error)
 	Others(ctx context.Context, blocks []netip.Prefix, own []netip.Addr) ([]endpoint.Use, error)
-	UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (by string, err error)
+	UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (endpoint.Use, error)
 }
 
 // RouteTable holds the desired routes; routes.Table is the real one.

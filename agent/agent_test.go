@@ -57,9 +57,10 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 	log := slog.New(slog.DiscardHandler)
 	keeper := blocks.New(blocks.Options{
 		Source: static.New(own), Record: file + ".blocks", Budget: blocks.Budget{IPv4: 4, IPv6: 4},
-		Gate:   func() error { mu.Lock(); defer mu.Unlock(); return off },
-		Follow: func(context.Context, []netip.Prefix, []netip.Addr) error { return nil },
-		Log:    log,
+		Gate:     func() error { mu.Lock(); defer mu.Unlock(); return off },
+		Occupant: func(ctx context.Context, p netip.Prefix) (string, error) { return agent.Occupant(ctx, wirer, p, nil) },
+		Follow:   func(context.Context, []netip.Prefix, []netip.Addr) error { return nil },
+		Log:      log,
 	}, leases, r.table, r.speaker)
 	if err := keeper.Load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -445,7 +446,7 @@ func TestAddressInUseBySomethingElse(t *testing.T) {
 	r.wirer.use(endpoint.Use{Prefix: netip.MustParsePrefix("10.64.0.0/30"), By: "route by docker0"})
 	eventually(t, "it is noticed", func() bool { return len(r.leases.InUse()) == 1 })
 	r.wirer.mu.Lock()
-	r.wirer.suddenly = map[netip.Addr]string{netip.MustParseAddr("10.64.0.4"): "address of eth9"}
+	r.wirer.suddenly = []endpoint.Use{{Prefix: netip.MustParsePrefix("10.64.0.4/32"), By: "address of eth9"}}
 	r.wirer.mu.Unlock()
 	if ep := r.attach(t, "web"); ep.Addresses[0].String() != "10.64.0.5" {
 		t.Errorf("got %s, want the first address that nothing else uses", ep.Addresses[0])

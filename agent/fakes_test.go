@@ -22,8 +22,9 @@ type fakeWirer struct {
 	retireErr error
 	hold      chan struct{} // retired links stay until it is closed; nil: no time at all
 	inspects  int
-	others    []endpoint.Use        // what Others finds
-	suddenly  map[netip.Addr]string // what UsedBy finds
+	others    []endpoint.Use // what Others finds
+	suddenly  []endpoint.Use // what UsedBy finds
+	asked     int            // calls of UsedBy
 	usedByErr error
 	lists     int
 	wiring    chan struct{} // Wire sends on it, then waits for its close; nil: it does neither
@@ -107,10 +108,16 @@ func (w *fakeWirer) Others(context.Context, []netip.Prefix, []netip.Addr) ([]end
 	return slices.Clone(w.others), nil
 }
 
-func (w *fakeWirer) UsedBy(_ context.Context, addr netip.Addr, _ netip.Prefix) (string, error) {
+func (w *fakeWirer) UsedBy(_ context.Context, addr netip.Addr, _ netip.Prefix) (endpoint.Use, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.suddenly[addr], w.usedByErr
+	w.asked++
+	for _, u := range w.suddenly {
+		if u.Prefix.Contains(addr) {
+			return u, w.usedByErr
+		}
+	}
+	return endpoint.Use{}, w.usedByErr
 }
 
 // use has something else use addresses, as reconciliation finds it.

@@ -17,6 +17,13 @@ type Learner struct {
 	host []netip.Addr // preferred source by family, where there is one: replies find their way back to it
 }
 
+// HostAddresses are the preferred sources as they are now.
+func (l *Learner) HostAddresses() []netip.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.host
+}
+
 // SetHostAddresses changes the preferred source of all fabric routes, of those learned before too.
 func (l *Learner) SetHostAddresses(host []netip.Addr) {
 	l.mu.Lock()

@@ -10,35 +10,50 @@ import (
 )
 
 // lease gets the addresses of an attachment, and says whether it held them before. Where there is none left it waits for the
-// host to grow. An address that turns out to be used by something else is set aside, and another one taken.
+// host to grow. An address that turns out to be used by something else is set aside, with all that this has, and another
+// one taken.
 func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lease, held bool, err error) {
 	key := leaseKey(req.Key)
 	_, held = a.leases.Lookup(key)
+	_, attached := a.endpoint(req.Key)
 	for {
 		opened := a.blocks.Opened()
 		leases, err = a.leases.Allocate(key, ipam.Request{Pool: req.Pool, Addresses: req.Addresses})
 		if errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrUnknownPool) {
-			if err := a.awaitGrowth(ctx, req.Pool, opened, err); err != nil {
+			if err := a.awaitGrowth(ctx, a.poolOf(req), opened, err); err != nil {
 				return nil, held, err
 			}
 			continue
 		}
-		if err != nil || held {
+		// A lease of before a crash may never have been looked at; the address of an endpoint is in use by itself.
+		if err != nil || attached {
 			return leases, held, err
 		}
 		use, err := a.usedByOther(ctx, leases)
 		if err != nil {
-			_, releaseErr := a.leases.Release(key)
-			return nil, held, errors.Join(err, releaseErr)
+			if !held {
+				_, releaseErr := a.leases.Release(key)
+				err = errors.Join(err, releaseErr)
+			}
+			return nil, held, err
 		}
 		if use == nil {
 			return leases, held, nil
 		}
-		a.log.Warn("address is in use by something else and is not handed out", "address", use.Prefix, "by", use.By)
+		a.log.Warn("address is in use by something else and is not handed out", "addresses", use.Prefix, "by", use.By)
 		if err := a.leases.Reject(key, *use); err != nil {
 			return nil, held, err
 		}
+		held = false
 	}
+}
+
+// poolOf is the pool that a request takes its addresses from.
+func (a *Agent) poolOf(req AttachRequest) string {
+	if req.Pool == "" && len(req.Addresses) > 0 {
+		return a.leases.PoolOf(req.Addresses[0])
+	}
+	return req.Pool
 }
 
 func (a *Agent) awaitGrowth(ctx context.Context, pool string, opened uint64, exhausted error) error {
@@ -57,13 +72,12 @@ func (a *Agent) usedByOther(ctx context.Context, leases []ipam.Lease) (*ipam.InU
 		if !l.Block.IsValid() {
 			continue
 		}
-		by, err := a.wirer.UsedBy(ctx, l.Addr, l.Block)
+		use, err := a.wirer.UsedBy(ctx, l.Addr, l.Block)
 		if err != nil {
 			return nil, fmt.Errorf("see whether %s is in use: %w", l.Addr, err)
 		}
-		if by != "" {
-			use := inUse(l.Addr, by)
-			return &use, nil
+		if use.By != "" {
+			return &ipam.InUse{Prefix: use.Prefix, By: use.By}, nil
 		}
 	}
 	return nil, nil

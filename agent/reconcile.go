@@ -104,6 +104,28 @@ func (a *Agent) seeOthers(ctx context.Context, live []endpoint.Live, held map[Ke
 	return nil
 }
 
+// Occupant names something that has addresses of a prefix now, leased or not: a living container, or anything else on the
+// host. Empty if there is nothing.
+func Occupant(ctx context.Context, w Wirer, prefix netip.Prefix, host []netip.Addr) (string, error) {
+	live, err := w.List(ctx)
+	if err != nil {
+		return "", fmt.Errorf("list container links: %w", err)
+	}
+	for _, l := range live {
+		if i := slices.IndexFunc(l.Addrs, prefix.Contains); i >= 0 {
+			return fmt.Sprintf("a container on link %s has %s", l.HostLink, l.Addrs[i]), nil
+		}
+	}
+	others, err := w.Others(ctx, []netip.Prefix{prefix}, host)
+	if err != nil {
+		return "", fmt.Errorf("look for others that use addresses of %s: %w", prefix, err)
+	}
+	if len(others) > 0 {
+		return fmt.Sprintf("%s is in use: %s", others[0].Prefix, others[0].By), nil
+	}
+	return "", nil
+}
+
 // strangers are the addresses on container links that no lease of their container has.
 func strangers(live []endpoint.Live, held map[Key][]ipam.Lease, own []netip.Prefix) []ipam.InUse {
 	var out []ipam.InUse

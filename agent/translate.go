@@ -16,7 +16,10 @@ func (c classified) Unwrap() []error { return []error{c.sentinel, c.err} }
 
 var sentinels = []struct{ from, to error }{
 	{ipam.ErrSourceAway, ErrSourceAway}, // first: it comes along with one that it explains
+	{ipam.ErrPoolFull, ErrExhausted},    // these two, because a host without a block of a pool does not know the pool
+	{ipam.ErrBudget, ErrExhausted},
 	{ipam.ErrUnknownPool, ErrInvalid},
+	{ipam.ErrOwnClaims, ErrInvalid},
 	{blocks.ErrNotClaimed, ErrNotFound},
 	{ipam.ErrExhausted, ErrExhausted},
 	{ipam.ErrAddressInUse, ErrAddressInUse},

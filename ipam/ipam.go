@@ -151,6 +151,7 @@ type Usage struct {
 	Size        *big.Int
 	Leased      uint64
 	Quarantined uint64   // freed and resting, or fenced off
+	Fenced      uint64   // of Quarantined, those fenced off until the host reboots
 	Reserved    *big.Int // without those that are leased from before, or fenced off
 	InUse       *big.Int // by something else; without those that are leased, fenced off or reserved
 	Free        *big.Int // can be leased without cutting a rest short; 0 in a block that drains

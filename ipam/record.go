@@ -8,64 +8,66 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-// RecordedBlock is a block that this host owned when it last knew.
+// Record is what a host remembers of the blocks it owns.
+type Record struct {
+	Version int             `json:"version"`
+	Blocks  []RecordedBlock `json:"blocks"`
+	Retired bool            `json:"retired,omitempty"` // an operator wants all blocks back: none is claimed while these last
+}
+
+// RecordedBlock is a block that this host owned when it last knew. One that is opening may contain others.
 type RecordedBlock struct {
 	Prefix   netip.Prefix `json:"prefix"`
 	Pool     string       `json:"pool"`
 	Source   string       `json:"source"`
-	Released bool         `json:"released,omitempty"` // an operator wants it to go when its last lease has ended
+	Opening  bool         `json:"opening,omitempty"`  // nothing was leased from it yet
+	Released bool         `json:"released,omitempty"` // it goes for good when its last lease has ended
 }
 
-// blockRecord is the file's content.
-type blockRecord struct {
-	Version int             `json:"version"`
-	Blocks  []RecordedBlock `json:"blocks"`
-}
+const recordVersion = 1
 
-const blockRecordVersion = 1
-
-// LoadBlocks reads the record of a host's blocks. It is what a host goes by while its source of blocks cannot be reached,
+// LoadRecord reads the record of a host's blocks. It is what a host goes by while its source of blocks cannot be reached,
 // and it knows those that have left the configuration while containers still hold their addresses. A missing file is an
 // empty record; one that is not understood is an ErrUnreadable.
-func LoadBlocks(path string) ([]RecordedBlock, error) {
+func LoadRecord(path string) (Record, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return Record{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("record of blocks: %w", err)
+		return Record{}, fmt.Errorf("record of blocks: %w", err)
 	}
-	blocks, err := decodeBlocks(data)
+	r, err := decodeRecord(data)
 	if err != nil {
-		return nil, fmt.Errorf("record of blocks %s: %w; if no container of this host uses its addresses, move it away", path, err)
+		return Record{}, fmt.Errorf("record of blocks %s: %w; if no container of this host uses its addresses, move it away", path, err)
 	}
-	return blocks, nil
+	return r, nil
 }
 
-func decodeBlocks(data []byte) ([]RecordedBlock, error) {
-	var r blockRecord
+func decodeRecord(data []byte) (Record, error) {
+	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+		return Record{}, fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
-	if r.Version != blockRecordVersion {
-		return nil, fmt.Errorf("%w: it has version %d, this program knows version %d", ErrUnreadable, r.Version, blockRecordVersion)
+	if r.Version != recordVersion {
+		return Record{}, fmt.Errorf("%w: it has version %d, this program knows version %d", ErrUnreadable, r.Version, recordVersion)
 	}
-	blocks := make([]Block, len(r.Blocks))
-	for i, b := range r.Blocks {
-		blocks[i] = Block{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source}
+	for _, b := range r.Blocks {
+		if err := checkBlocks([]Block{{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source}}); err != nil {
+			return Record{}, fmt.Errorf("%w: %w", ErrUnreadable, err)
+		}
 	}
-	if err := checkBlocks(blocks); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
-	}
-	return r.Blocks, nil
+	return r, nil
 }
 
-// SaveBlocks replaces the record, so that whatever happens one finds the old or the new one, whole. It is synced: unlike
+// Save replaces the record, so that whatever happens one finds the old or the new one, whole. It is synced: unlike
 // leases, blocks outlive a crash of the machine.
-func SaveBlocks(path string, blocks []RecordedBlock) error {
-	data, err := json.MarshalIndent(blockRecord{Version: blockRecordVersion, Blocks: blocks}, "", "  ")
+func (r Record) Save(path string) error {
+	r.Version = recordVersion
+	data, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
 		err = ReplaceFile(path, append(data, '\n'))
 	}
@@ -73,6 +75,11 @@ func SaveBlocks(path string, blocks []RecordedBlock) error {
 		return fmt.Errorf("%w: record of blocks: %w", ErrStorage, err)
 	}
 	return nil
+}
+
+// Equal says whether both remember the same.
+func (r Record) Equal(o Record) bool {
+	return r.Retired == o.Retired && slices.Equal(r.Blocks, o.Blocks)
 }
 
 // ReplaceFile writes a file so that whatever happens one finds the old content or the new one, whole and on disk.

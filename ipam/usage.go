@@ -139,8 +139,9 @@ func (c *count) special(r *record) {
 func (b *block) usage(c *count) Usage {
 	u := Usage{
 		Block: b.Block, Size: size(b.Prefix),
-		Leased: b.leased, Quarantined: c.resting + c.fenced + uint64(len(b.doubtful)),
+		Leased: b.leased, Fenced: c.fenced + uint64(len(b.doubtful)),
 	}
+	u.Quarantined = c.resting + u.Fenced
 	u.Block.Reserved = slices.Clone(b.Reserved)
 	u.Reserved = subtract(b.reserved.size(), c.reserved)
 	u.InUse = subtract(b.inUse.size(), c.inUse)

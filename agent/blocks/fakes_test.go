@@ -57,12 +57,26 @@ type fakeTable struct {
 func (t *fakeTable) Set(_ routes.Owner, rs []routes.Route) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.routes = rs
-	var ps []netip.Prefix
-	for _, r := range rs {
-		ps = append(ps, r.Prefix)
+	t.routes = slices.Clone(rs)
+}
+
+func (t *fakeTable) Upsert(_ context.Context, _ routes.Owner, r routes.Route) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routes = append(t.routes, r)
+	t.journal.add("discard %s", r.Prefix)
+	if slices.Contains(t.failing, r.Prefix) {
+		return errors.New("refused by the kernel")
 	}
-	t.journal.add("discard %v", ps)
+	return nil
+}
+
+func (t *fakeTable) Delete(_ context.Context, _ routes.Owner, p netip.Prefix) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routes = slices.DeleteFunc(t.routes, func(r routes.Route) bool { return r.Prefix == p })
+	t.journal.add("no discard %s", p)
+	return nil
 }
 
 func (t *fakeTable) Synced(routes.Owner)            {}
@@ -261,8 +275,9 @@ type rig struct {
 	opts    Options
 	stop    func()
 
-	mu   sync.Mutex // guards gate
-	gate error
+	mu       sync.Mutex // guards what follows
+	gate     error
+	occupant string
 }
 
 func newRig(t *testing.T) *rig {
@@ -275,6 +290,11 @@ func newRig(t *testing.T) *rig {
 	r.opts = Options{
 		Source: r.grower, Record: filepath.Join(r.dir, "blocks.json"), Budget: Budget{4, 4}, Settle: 500 * time.Millisecond,
 		Gate: func() error { r.mu.Lock(); defer r.mu.Unlock(); return r.gate },
+		Occupant: func(context.Context, netip.Prefix) (string, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.occupant, nil
+		},
 		Follow: func(_ context.Context, own []netip.Prefix, host []netip.Addr) error {
 			j.add("own %v %v", own, host)
 			return nil
@@ -333,6 +353,13 @@ func (r *rig) announced() []netip.Prefix {
 	r.speaker.mu.Lock()
 	defer r.speaker.mu.Unlock()
 	return r.speaker.told
+}
+
+// occupy has somebody live in every block, or nobody.
+func (r *rig) occupy(by string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.occupant = by
 }
 
 // shut closes the gate for a reason, or opens it for none.

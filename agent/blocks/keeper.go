@@ -20,6 +20,8 @@ import (
 
 // Table holds the discard routes; routes.Table is the real one.
 type Table interface {
+	Upsert(ctx context.Context, owner routes.Owner, r routes.Route) error
+	Delete(ctx context.Context, owner routes.Owner, prefix netip.Prefix) error
 	Set(owner routes.Owner, rs []routes.Route)
 	Synced(owner routes.Owner)
 	Status(of ...routes.Owner) []routes.Status
@@ -36,7 +38,7 @@ type Speaker interface {
 type Leases interface {
 	SetBlocks(blocks []ipam.Block) error
 	Usage() []ipam.Usage
-	Leased(addr netip.Addr) bool
+	LeasedIn(prefix netip.Prefix) bool
 }
 
 // Budget is how many prefixes a host may announce a family: hosts x budget must fit the ToR's table.
@@ -46,7 +48,7 @@ type Budget struct{ IPv4, IPv6 int }
 type Options struct {
 	Source      ipam.Source  // where it is an ipam.Grower, blocks come and go with need
 	Configured  []ipam.Block // claimed from a Grower by name at the start
-	Record      string       // file that remembers the blocks, see ipam.LoadBlocks
+	Record      string       // file that remembers the blocks, see ipam.LoadRecord
 	Reserved    []ipam.Range // never handed out; what lies outside the blocks does not matter
 	HostAddress bool         // the first address of the first block of each family is the host's own
 	Budget      Budget
@@ -55,6 +57,8 @@ type Options struct {
 	Settle      time.Duration // for which ToRs are given time to follow a change of announcements
 	// Gate says why the blocks must not be announced now, though their discard routes stand; nil while they may.
 	Gate func() error
+	// Occupant names something that has addresses of a block now, leased or not: it is asked before the block is withdrawn.
+	Occupant func(ctx context.Context, block netip.Prefix) (string, error)
 	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
 	Follow func(ctx context.Context, own []netip.Prefix, host []netip.Addr) error
 	Log    *slog.Logger
@@ -72,25 +76,27 @@ type Keeper struct {
 	wake  chan struct{} // capacity 1
 	calls chan func()   // to be done by Run, between two steps
 	done  chan func()   // what operations on the source ended with, to be applied by Run
+	ended chan struct{} // closed when Run has ended
 
-	// Owned by Run, and by Load before it.
-	told      []netip.Prefix // what the speaker was last told, or an earlier run told it
-	telling   bool           // it was told by this run
+	// Owned by Run, and by Load and Restore before it.
+	told      []netip.Prefix // what the speaker announces, as far as is known
+	telling   bool           // it was told by this run, and said yes
 	quiet     []netip.Prefix // of told, what was announced to the ToRs alone
 	discards  []netip.Prefix // discard routes as last set
 	followed  following
-	saved     []ipam.RecordedBlock
+	saved     ipam.Record
+	handedOut []ipam.Block          // what the lease manager was last given
 	spares    map[section]time.Time // since when a section could do with fewer blocks
 	asking    bool                  // an operation on the source is under way
+	growing   bool                  // it is a growth
 	stale     bool                  // the source may have changed
-	strangers int                   // claims of another installation of this host
+	conflicts []string              // what the source says against this host's claims
 	refusals  map[string]*refusal   // by operation
-	synced    bool                  // the table knows that the discard routes are complete
-	handedOut []ipam.Block          // what the lease manager was last given
 
 	mu       sync.Mutex // guards what follows; Run alone changes it
 	blocks   []owned    // oldest first
 	host     []netip.Addr
+	handing  bool // blocks are open, and the lease manager is about to have them
 	retired  bool // an operator wants all blocks back: none is claimed any more
 	gate     error
 	problems []string
@@ -103,7 +109,7 @@ type Keeper struct {
 func New(opts Options, leases Leases, table Table, speaker Speaker) *Keeper {
 	k := &Keeper{
 		opts: opts, log: opts.Log, leases: leases, table: table, speaker: speaker,
-		wake: make(chan struct{}, 1), calls: make(chan func()), done: make(chan func()),
+		wake: make(chan struct{}, 1), calls: make(chan func()), done: make(chan func()), ended: make(chan struct{}),
 		spares: make(map[section]time.Time), refusals: make(map[string]*refusal),
 		gate: errors.New("starting"), waiters: make(map[*waiter]struct{}), failed: make(map[string]*refusal),
 	}
@@ -114,12 +120,12 @@ func New(opts Options, leases Leases, table Table, speaker Speaker) *Keeper {
 // Load finds the blocks that this host has, by its record and by the source, and has their addresses handed out. A source
 // that cannot be reached is asked again later: the record is enough to go on.
 func (k *Keeper) Load(ctx context.Context) error {
-	record, err := ipam.LoadBlocks(k.opts.Record)
+	record, err := ipam.LoadRecord(k.opts.Record)
 	if err != nil {
 		return err
 	}
 	k.saved = record
-	k.told = ipam.Cover(recordedPrefixes(record))
+	k.told = ipam.Cover(usedOf(record))
 	k.discards = k.told
 	have, err := k.opts.Source.Blocks(ctx)
 	if err != nil {
@@ -129,33 +135,43 @@ func (k *Keeper) Load(ctx context.Context) error {
 		k.refuse(opAsk, err)
 	}
 	k.stale = k.grower != nil // for what Load does not ask
-	k.setBlocks(initial(record, have, k.opts.Configured, k.opts.Source.Name(), k.grower, err == nil))
+	k.setBlocks(start{
+		record: record, have: have, heard: err == nil, configured: k.opts.Configured, source: k.opts.Source.Name(),
+		grows: k.grower != nil, leasedIn: k.leases.LeasedIn,
+	}.blocks())
+	k.retired = record.Retired && len(k.blocks) > 0
 	if err == nil && k.grower != nil {
 		k.reclaim(ctx)
 	}
-	k.retired = len(record) > 0 && !slices.ContainsFunc(record, func(r ipam.RecordedBlock) bool { return !r.Released })
+	if err := k.save(); err != nil {
+		k.log.Error("blocks not recorded; those that are not known from before are not used until they are", "err", err)
+		used := usedOf(record)
+		k.change(func(b owned) bool { return b.stage == open && !contains(used, b.Prefix) }, func(b *owned) { b.stage = opening })
+	}
 	k.setHost()
 	k.followed = following{own: ownSpace(k.blocks), host: k.host}
 	return k.handOut()
 }
 
-// reclaim claims what this host has by its records alone, before it uses it: another host may have it by now.
+// reclaim claims what this host has by its records alone, before it uses it if that can be: another host may have it by now.
 func (k *Keeper) reclaim(ctx context.Context) {
-	for {
-		i := slices.IndexFunc(k.blocks, func(b owned) bool { return b.unclaimed && b.stage != lost })
-		if i < 0 {
-			return
-		}
-		k.claim(k.blocks[i])(ctx)()
-		if k.refusals[opClaim] != nil {
-			return
+	for _, b := range slices.Clone(k.blocks) {
+		if b.unclaimed {
+			k.claim(b)(ctx)()
 		}
 	}
 }
 
 // Restore has the kernel discard what nobody has in the blocks that this host has had, before anything else is touched.
 func (k *Keeper) Restore(ctx context.Context) error {
-	if err := k.setDiscards(ctx, between(k.told, target(k.blocks, everyone))); err != nil {
+	k.discards = union(k.told, target(k.blocks, nobody))
+	rs := make([]routes.Route, len(k.discards))
+	for i, p := range k.discards {
+		rs[i] = discard(p)
+	}
+	k.table.Set(routes.Blocks, rs)
+	k.table.Synced(routes.Blocks)
+	if err := k.table.WaitIdle(ctx); err != nil {
 		return fmt.Errorf("write discard routes: %w", err)
 	}
 	return nil
@@ -176,6 +192,7 @@ const (
 
 // Run keeps everything equal to the blocks until ctx ends. Nothing is withdrawn at the end.
 func (k *Keeper) Run(ctx context.Context) error {
+	defer close(k.ended)
 	var working sync.WaitGroup
 	defer working.Wait()
 	hints, err := k.opts.Source.Watch(ctx)
@@ -188,18 +205,16 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	t := time.NewTicker(tick)
 	defer t.Stop()
-	for {
+	for ctx.Err() == nil {
 		k.step(ctx, &working)
 		select {
 		case <-ctx.Done():
-			k.dismiss(ctx.Err())
-			return nil
 		case <-t.C:
 		case <-k.wake:
 		case call := <-k.calls:
 			call()
 		case apply := <-k.done:
-			k.asking = false
+			k.asking, k.growing = false, false
 			apply()
 		case _, ok := <-hints:
 			if !ok {
@@ -210,6 +225,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			k.forgive()
 		}
 	}
+	return nil
 }
 
 // Kick has the keeper look at once: something that it depends on has changed.
@@ -221,13 +237,17 @@ func (k *Keeper) Kick() {
 }
 
 func (k *Keeper) step(ctx context.Context, working *sync.WaitGroup) {
-	use := tally(k.leases.Usage())
-	k.need(use)
-	k.retire(use)
+	uses := tally(k.leases.Usage())
+	k.need(uses)
+	problems := k.withdraw(ctx, uses)
 	k.setHost()
+	// Closing a block waits for nothing: whatever else fails, no more is leased from it.
+	if err := k.handOut(); err != nil {
+		problems = append(problems, fmt.Sprintf("blocks not taken by the lease manager: %v", err))
+	}
 	gate := k.opts.Gate()
-	k.work(ctx, use, working)
-	problems := k.move(ctx, gate)
+	k.work(ctx, uses, working)
+	problems = append(problems, k.move(ctx, gate)...)
 	k.publish(gate, problems)
 }
 
@@ -265,7 +285,7 @@ func (k *Keeper) setHost() {
 	if !k.opts.HostAddress {
 		return
 	}
-	host := hostAddresses(k.blocks, k.host, k.leases.Leased)
+	host := hostAddresses(k.blocks, k.host, k.leases.LeasedIn)
 	k.mu.Lock()
 	k.host = host
 	k.mu.Unlock()

@@ -23,19 +23,56 @@ type following struct {
 	host []netip.Addr
 }
 
-// retire takes blocks out of the announcements that are on their way out and have no lease any more, if the budget has room for
-// the way there. All together may fit where one by one do not.
-func (k *Keeper) retire(uses map[netip.Prefix]use) {
-	idle := func(b owned) bool {
-		u, known := uses[b.Prefix]
-		return (b.stage == draining || b.stage == released) && k.closed(b.Prefix) && known && u.leased == 0
+// discard is the route that keeps packets to unassigned addresses from circling between host and ToR.
+func discard(p netip.Prefix) routes.Route {
+	return routes.Route{Prefix: p, Kind: routes.Blackhole, Metric: discardMetric}
+}
+
+// withdraw has blocks leave that are on their way out and in which nobody lives any more, if the budget has room for the way
+// there: all together may fit where one by one do not. It does not while a growth is under way, which was judged by what
+// is announced now. It returns why blocks stay that have no lease any more.
+func (k *Keeper) withdraw(ctx context.Context, uses map[netip.Prefix]use) (problems []string) {
+	k.drop(func(b owned) bool { return b.stage == lost && uses[b.Prefix].leased == 0 && !k.configured(b.Prefix) })
+	if k.growing {
+		return nil
+	}
+	var idle []netip.Prefix
+	for _, b := range k.blocks {
+		u := uses[b.Prefix]
+		if b.stage != draining || !k.closed(b.Prefix) || u.leased > 0 {
+			continue
+		}
+		by, err := k.opts.Occupant(ctx, b.Prefix)
+		switch {
+		case err != nil:
+			problems = append(problems, fmt.Sprintf("block %s stays: %v", b.Prefix, err))
+		case by != "":
+			problems = append(problems, fmt.Sprintf("block %s stays, though nothing is leased from it: %s", b.Prefix, by))
+		case u.kept > 0:
+			problems = append(problems, fmt.Sprintf("block %s stays, though nothing is leased from it: %d of its addresses are in use or fenced off", b.Prefix, u.kept))
+		default:
+			idle = append(idle, b.Prefix)
+		}
 	}
 	if k.leave(idle) {
-		return
+		return problems
 	}
-	for _, p := range prefixesOf(slices.DeleteFunc(slices.Clone(k.blocks), func(b owned) bool { return !idle(b) })) {
-		k.leave(func(b owned) bool { return b.Prefix == p && idle(b) })
+	for _, p := range idle {
+		if !k.leave([]netip.Prefix{p}) {
+			problems = append(problems, fmt.Sprintf("block %s stays, though nothing is leased from it: without it, for a moment at least, %s", p, k.exceeded(between(k.told, target(k.without(p), nobody), nil))))
+		}
 	}
+	return problems
+}
+
+// configured says that a block is to be claimed by the configuration: that another host has it stays a problem.
+func (k *Keeper) configured(p netip.Prefix) bool {
+	return slices.ContainsFunc(k.opts.Configured, func(c ipam.Block) bool { return c.Prefix.Overlaps(p) })
+}
+
+// without are the blocks as they would be if some had left.
+func (k *Keeper) without(ps ...netip.Prefix) []owned {
+	return slices.DeleteFunc(slices.Clone(k.blocks), func(b owned) bool { return b.stage == draining && slices.Contains(ps, b.Prefix) })
 }
 
 // closed says that the lease manager had been told before its use was counted: no lease has come since.
@@ -43,24 +80,19 @@ func (k *Keeper) closed(p netip.Prefix) bool {
 	return slices.ContainsFunc(k.handedOut, func(b ipam.Block) bool { return b.Prefix == p && b.Draining })
 }
 
-func (k *Keeper) leave(pick func(owned) bool) (left bool) {
-	then := slices.Clone(k.blocks)
-	for i := range then {
-		if pick(then[i]) {
-			then[i].stage = leaving
-		}
-	}
-	if key, _, _ := k.opts.Budget.exceeded(between(k.told, target(then, everyone))); key != "" {
+func (k *Keeper) leave(ps []netip.Prefix) bool {
+	if k.exceeded(between(k.told, target(k.without(ps...), everyone), nil)) != "" {
 		return false
 	}
-	k.change(pick, func(b *owned) { b.stage, b.withdrawn = leaving, false })
+	k.change(func(b owned) bool { return b.stage == draining && slices.Contains(ps, b.Prefix) }, func(b *owned) { b.stage, b.withdrawn = leaving, false })
 	return true
 }
 
 func everyone(owned) bool { return true }
+func nobody(owned) bool   { return false }
 
-// admitted says which of the opening blocks can be opened now: those that are recorded, claimed, and whose announcement fits
-// the budget. A pool is not opened before it has a block of each of its families, or its first containers would lack one.
+// admitted says which of the opening blocks can be opened now: those that are claimed, and whose announcement fits the
+// budget. A pool is not opened before it has a block of each of its families, or its first containers would lack one.
 func (k *Keeper) admitted() (func(owned) bool, []string) {
 	var problems []string
 	whole := func(b owned) bool { return !b.unclaimed && k.complete(b.Pool) }
@@ -87,7 +119,7 @@ func (k *Keeper) exceeded(set []netip.Prefix) string {
 	if key == "" {
 		return ""
 	}
-	return fmt.Sprintf("this host would take %d prefixes in a ToR's table, and %s is %d", n, key, budget)
+	return fmt.Sprintf("this host takes %d prefixes in a ToR's table, and %s is %d", n, key, budget)
 }
 
 // complete says whether the host has a block of each family of the pool.
@@ -111,101 +143,111 @@ func (k *Keeper) complete(pool string) bool {
 
 // move brings the kernel, the ToRs and the lease manager to the blocks as they are now, make before break: discard routes, then
 // announcements, then leases; and the other way round for what goes. It returns what it could not do and tries again at
-// the next step.
-func (k *Keeper) move(ctx context.Context, gate error) (problems []string) {
+// the next step. What fails keeps blocks from being opened, but not from being withdrawn.
+func (k *Keeper) move(ctx context.Context, gate error) []string {
 	admit, problems := k.admitted()
-	fail := func(what string, err error) []string {
-		if ctx.Err() == nil {
-			k.log.Error(what+", will be retried", "err", err)
+	for _, first := range []struct {
+		what string
+		do   func() error
+	}{
+		{"blocks not recorded, none is opened", k.save},
+		{"changed blocks not taken over, none is opened", func() error { return k.follow(ctx) }},
+	} {
+		if err := first.do(); err != nil {
+			admit = nobody
+			problems = append(problems, k.failure(ctx, first.what, err))
 		}
-		return append(problems, fmt.Sprintf("%s: %v", what, err))
-	}
-	if err := k.save(); err != nil {
-		if gate != nil {
-			problems = append(problems, k.announce(ctx, nil, nil)...)
-		}
-		return fail("blocks not recorded, nothing is changed", err)
 	}
 	then := target(k.blocks, admit)
-	via := between(k.told, then)
-	if key := k.exceeded(via); key != "" {
-		// Only a changed configuration comes here: growth and shrinking see to it before. The ToR's table goes first.
+	if why := k.exceeded(then); why != "" {
+		problems = append(problems, why+": raise it, or release blocks")
+	}
+	via := between(k.told, then, lostOf(k.blocks))
+	if k.exceeded(via) != "" && k.exceeded(then) == "" {
+		// Growth and shrinking see to it before; a changed configuration or a lost block cannot. The ToR's table goes first.
 		k.log.Warn("announcements change with a gap, as the budget has no room for both at a time", "from", k.told, "to", then)
 		via = then
 	}
-	if err := k.setDiscards(ctx, union(k.discards, via)); err != nil {
-		return fail("discard routes not written", err)
-	}
+	k.setDiscards(ctx, union(k.discards, via))
 	missing, why := k.withoutDiscard()
 	problems = append(problems, why...)
-	if err := k.follow(ctx); err != nil {
-		return fail("changed blocks not taken over", err)
-	}
 	say := func(set []netip.Prefix) []netip.Prefix {
 		if gate != nil {
 			return nil
 		}
-		return slices.DeleteFunc(slices.Clone(set), func(p netip.Prefix) bool { return slices.Contains(missing, p) })
+		return minus(set, missing)
 	}
-	news := slices.ContainsFunc(say(via), func(p netip.Prefix) bool { return !slices.Contains(k.told, p) })
+	news := len(minus(say(via), k.told)) > 0
 	if why := k.announce(ctx, say(via), nil); why != nil {
 		return append(problems, why...)
 	}
-	if news {
-		k.settle(ctx)
-	}
-	if ctx.Err() != nil || len(missing) > 0 {
+	if news && !k.settle(ctx) || ctx.Err() != nil || len(missing) > 0 {
 		return problems // what is to be replaced stays until all that replaces it stands
 	}
 	if err := k.opens(admit); err != nil {
-		return fail("blocks not taken by the lease manager", err)
+		return append(problems, k.failure(ctx, "blocks not opened", err))
 	}
 	if replaced := minus(say(via), say(then)); len(replaced) > 0 {
 		if why := k.announce(ctx, say(via), replaced); why != nil {
 			return append(problems, why...)
 		}
-		k.settle(ctx)
+		if !k.settle(ctx) {
+			return problems
+		}
 	}
 	if why := k.announce(ctx, say(then), nil); why != nil {
 		return append(problems, why...)
 	}
-	k.leaveBehind(ctx, then)
-	if err := k.setDiscards(ctx, then); err != nil {
-		return fail("discard routes not written", err)
+	if !k.leaveBehind(ctx, then) {
+		return problems
 	}
+	k.setDiscards(ctx, then)
 	return problems
+}
+
+func (k *Keeper) failure(ctx context.Context, what string, err error) string {
+	if ctx.Err() == nil {
+		k.log.Error(what+"; will be retried", "err", err)
+	}
+	return fmt.Sprintf("%s: %v", what, err)
 }
 
 // save records the blocks, before anybody can come to depend on them.
 func (k *Keeper) save() error {
-	var record []ipam.RecordedBlock
+	r := ipam.Record{Retired: k.retired}
 	for _, b := range k.blocks {
 		if b.stage != lost && !b.pending() {
-			record = append(record, ipam.RecordedBlock{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Released: b.stage == released && k.grower != nil})
+			r.Blocks = append(r.Blocks, ipam.RecordedBlock{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Opening: b.stage == opening, Released: b.released})
 		}
 	}
-	if slices.Equal(record, k.saved) {
+	if r.Equal(k.saved) {
 		return nil
 	}
-	if err := ipam.SaveBlocks(k.opts.Record, record); err != nil {
+	if err := r.Save(k.opts.Record); err != nil {
 		return err
 	}
-	k.saved = record
+	k.saved = r
 	return nil
 }
 
-func (k *Keeper) setDiscards(ctx context.Context, set []netip.Prefix) error {
-	if k.synced && slices.Equal(set, k.discards) {
-		return nil
+// kernelWait bounds the wait for the kernel to take a discard route: it is known to be late then, and seen to later.
+const kernelWait = 5 * time.Second
+
+// setDiscards makes set the discard routes. Which of them the kernel has, withoutDiscard tells.
+func (k *Keeper) setDiscards(ctx context.Context, set []netip.Prefix) {
+	ctx, cancel := context.WithTimeout(ctx, kernelWait)
+	defer cancel()
+	for _, p := range minus(set, k.discards) {
+		if err := k.table.Upsert(ctx, routes.Blocks, discard(p)); err != nil {
+			k.log.Error("discard route not written, will be retried", "block", p, "err", err)
+		}
 	}
-	var rs []routes.Route
-	for _, p := range set {
-		rs = append(rs, routes.Route{Prefix: p, Kind: routes.Blackhole, Metric: discardMetric})
+	for _, p := range minus(k.discards, set) {
+		if err := k.table.Delete(ctx, routes.Blocks, p); err != nil {
+			k.log.Error("discard route not removed, will be retried", "block", p, "err", err)
+		}
 	}
-	k.table.Set(routes.Blocks, rs)
-	k.table.Synced(routes.Blocks)
-	k.synced, k.discards = true, set
-	return k.table.WaitIdle(ctx)
+	k.discards = set
 }
 
 // withoutDiscard are the prefixes whose discard route the kernel does not have: their unassigned addresses would loop between
@@ -248,47 +290,65 @@ func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why [
 		}
 	}
 	if err := k.speaker.Announce(ctx, list); err != nil && !errors.Is(err, bgp.ErrDisconnected) {
-		if ctx.Err() == nil {
-			k.log.Error("announcements not accepted by the speaker client, will be retried", "err", err)
-		}
-		return []string{fmt.Sprintf("announcements not accepted by the speaker: %v", err)}
+		// It may follow the wish all the same, now or later: nothing of before or after is ruled out.
+		k.telling, k.told = false, union(k.told, set)
+		return []string{k.failure(ctx, "announcements not accepted by the speaker", err)}
 	}
 	k.log.Info("announcing", "prefixes", set, "no_advertise", quiet)
 	k.telling, k.told, k.quiet = true, set, quiet
 	return nil
 }
 
-// settle gives the ToRs time to follow, if there is anybody who could tell them.
-func (k *Keeper) settle(ctx context.Context) {
+// settle gives the ToRs time to follow, if there is anybody who could tell them. It is false if ctx has ended meanwhile.
+func (k *Keeper) settle(ctx context.Context) bool {
 	if k.opts.Settle == 0 || !k.speaker.Status().Connected {
-		return
+		return ctx.Err() == nil
 	}
 	t := time.NewTimer(k.opts.Settle)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
-// opens opens the admitted blocks, and tells the lease manager of all changes.
+// opens opens the admitted blocks. What a new block contains it replaces.
 func (k *Keeper) opens(admit func(owned) bool) error {
-	pools := make(map[string]bool)
-	k.change(func(b owned) bool { return b.stage == opening && admit(b) }, func(b *owned) {
-		b.stage = open
-		pools[b.Pool] = true
-		k.log.Info("block is open", "block", b.Prefix, "pool", b.Pool, "source", b.Source)
+	before := slices.Clone(k.blocks)
+	var news []netip.Prefix
+	for _, b := range k.blocks {
+		if b.stage == opening && admit(b) {
+			news = append(news, b.Prefix)
+		}
+	}
+	if len(news) == 0 {
+		return nil
+	}
+	k.setHanding(true)
+	defer k.setHanding(false)
+	k.drop(func(b owned) bool {
+		return slices.ContainsFunc(news, func(p netip.Prefix) bool { return within(b.Prefix, p) })
 	})
-	if err := k.handOut(); err != nil {
+	k.change(func(b owned) bool { return slices.Contains(news, b.Prefix) }, func(b *owned) { b.stage = open })
+	if err := k.save(); err != nil {
+		k.setBlocks(before)
 		return err
 	}
-	if len(pools) > 0 {
-		k.serve(pools)
+	for _, p := range news {
+		k.log.Info("block is open", "block", p)
 	}
-	return nil
+	return k.handOut()
 }
 
-// handOut gives the lease manager the blocks as they are now.
+func (k *Keeper) setHanding(v bool) {
+	k.mu.Lock()
+	k.handing = v
+	k.mu.Unlock()
+}
+
+// handOut gives the lease manager the blocks as they are now, and has those try again who wait for what it has more of.
 func (k *Keeper) handOut() error {
 	var all []ipam.Block
 	for _, b := range k.blocks {
@@ -296,7 +356,7 @@ func (k *Keeper) handOut() error {
 			continue
 		}
 		block := b.Block
-		block.Draining = b.stage != open
+		block.Draining = b.stage != open || b.missing
 		for _, r := range k.opts.Reserved {
 			if part, ok := r.Clip(b.Prefix); ok {
 				block.Reserved = append(block.Reserved, part)
@@ -313,7 +373,16 @@ func (k *Keeper) handOut() error {
 	if err := k.leases.SetBlocks(all); err != nil {
 		return err
 	}
+	more := make(map[string]bool)
+	for _, b := range all {
+		if !b.Draining && !slices.ContainsFunc(k.handedOut, func(o ipam.Block) bool { return o.Prefix == b.Prefix && !o.Draining }) {
+			more[b.Pool] = true
+		}
+	}
 	k.handedOut = all
+	if len(more) > 0 {
+		k.serve(more)
+	}
 	return nil
 }
 
@@ -321,25 +390,28 @@ func sameBlock(a, b ipam.Block) bool {
 	return a.Prefix == b.Prefix && a.Pool == b.Pool && a.Source == b.Source && a.Draining == b.Draining && slices.Equal(a.Reserved, b.Reserved)
 }
 
-// leaveBehind is done with blocks that are no longer announced. Those of a source that grows are given back, once the ToRs
-// have had the time to forget them.
-func (k *Keeper) leaveBehind(ctx context.Context, told []netip.Prefix) {
-	gone := func(b owned) bool { return b.stage == leaving && !b.withdrawn && !overlaps(told, b.Prefix) }
+// leaveBehind gives the ToRs time to forget what is no longer announced, before its discard route goes and it is given back.
+// What no growing source has is done with then. It is false if ctx has ended meanwhile.
+func (k *Keeper) leaveBehind(ctx context.Context, then []netip.Prefix) bool {
+	if slices.ContainsFunc(k.discards, func(p netip.Prefix) bool { return !contains(then, p) }) && !k.settle(ctx) {
+		return false
+	}
+	gone := func(b owned) bool { return b.stage == leaving && !b.withdrawn }
 	if !slices.ContainsFunc(k.blocks, gone) {
-		return
+		return true
 	}
-	k.settle(ctx)
 	k.change(gone, func(b *owned) { b.withdrawn = true })
-	source := ""
-	if k.grower != nil {
-		source = k.grower.Name()
-	}
 	k.drop(func(b owned) bool {
-		done := b.stage == leaving && b.withdrawn && b.Source != source
-		if done {
+		done := b.stage == leaving && b.withdrawn && (k.grower == nil || b.Source != k.grower.Name())
+		switch {
+		case done && k.grower == nil && b.Source != k.opts.Source.Name():
+			k.log.Warn("block is done with here, but still claimed for this host in the source that it came from: release it there",
+				"block", b.Prefix, "source", b.Source, "command", "hostfabric blocks release --host")
+		case done:
 			k.log.Info("block is done with", "block", b.Prefix, "source", b.Source)
 		}
 		return done
 	})
 	k.Kick()
+	return true
 }

@@ -11,16 +11,18 @@ import (
 )
 
 // use is what is known of a block's addresses. Numbers that do not fit are as large as can be.
-type use struct{ usable, leased, resting uint64 }
+type use struct {
+	usable, leased, resting uint64
+	kept                    uint64 // neither leased nor to be had: a container may live there, or something else does
+}
 
 // tally is the use of each block by prefix.
 func tally(all []ipam.Usage) map[netip.Prefix]use {
 	by := make(map[netip.Prefix]use, len(all))
 	for _, u := range all {
-		by[u.Block.Prefix] = use{
-			usable: count(new(big.Int).Sub(u.Size, new(big.Int).Add(u.Reserved, u.InUse))),
-			leased: u.Leased, resting: u.Quarantined,
-		}
+		kept := count(u.InUse) + u.Fenced
+		usable := new(big.Int).Sub(u.Size, new(big.Int).Add(u.Reserved, new(big.Int).SetUint64(kept)))
+		by[u.Block.Prefix] = use{usable: count(usable), leased: u.Leased, resting: u.Quarantined - u.Fenced, kept: kept}
 	}
 	return by
 }
@@ -59,7 +61,7 @@ func (r room) short() bool { return (r.busy+r.waiting)*4 > r.usable*3 }
 // goal is how many addresses are to be usable. Where attaches wait already, demand is ahead of growth, which then goes on by
 // doubling: a block at a time would make each of the next ones wait again.
 func (r room) goal() uint64 {
-	goal := (r.busy + r.waiting) * 4 / 3
+	goal := ((r.busy+r.waiting)*4 + 2) / 3
 	if r.waiting > 0 {
 		goal = max(goal, 2*r.usable)
 	}
@@ -75,7 +77,7 @@ func (r room) spare(size uint64) bool {
 func sections(bs []owned, uses map[netip.Prefix]use, waiting map[string]int) map[section]room {
 	rooms := make(map[section]room)
 	for _, b := range bs {
-		if b.stage > draining || b.pending() {
+		if b.stage > draining || b.released || b.missing {
 			continue
 		}
 		r := rooms[b.section()]
@@ -95,10 +97,6 @@ func sections(bs []owned, uses map[netip.Prefix]use, waiting map[string]int) map
 		rooms[s] = r
 	}
 	return rooms
-}
-
-func size(p netip.Prefix) *big.Int {
-	return new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
 }
 
 // wanted lists the sections that should grow, the most urgent first: those somebody waits for.
@@ -172,7 +170,7 @@ func (k *Keeper) need(uses map[netip.Prefix]use) {
 // reopen puts blocks to use again that were on their way out because nobody needed them.
 func (k *Keeper) reopen(s section) {
 	k.change(func(b owned) bool {
-		return b.section() == s && !b.unclaimed && !b.returning && (b.stage == draining || b.stage == leaving)
+		return b.section() == s && !b.released && !b.unclaimed && !b.returning && (b.stage == draining || b.stage == leaving)
 	}, func(b *owned) {
 		if b.stage == leaving {
 			b.stage = opening
@@ -215,10 +213,6 @@ func surplus(bs []owned, s section, r room, uses map[netip.Prefix]use, host []ne
 	return chosen
 }
 
-func without(set []netip.Prefix, p netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(set), func(q netip.Prefix) bool { return q == p })
-}
-
 // fits returns the judge of a growth: more blocks must fit the budget, on the way there too, and max_blocks.
 func (k *Keeper) fits(s section) func(added []netip.Prefix) error {
 	bs, told := slices.Clone(k.blocks), slices.Clone(k.told)
@@ -238,17 +232,10 @@ func (k *Keeper) fits(s section) func(added []netip.Prefix) error {
 			return fmt.Errorf("%w: pool %s would give this host %d %s blocks, and ipam.max_blocks is %d", ipam.ErrBudget, s.pool, n, familyName(s.ipv6), most)
 		}
 		then := ipam.Cover(all)
-		if key, n, budget := budget.exceeded(between(told, then)); key != "" {
+		if key, n, budget := budget.exceeded(between(told, then, nil)); key != "" {
 			return fmt.Errorf("%w: growth to %v would take %d prefixes in a ToR's table, for a moment at least, and %s is %d",
 				ipam.ErrBudget, then, n, key, budget)
 		}
 		return nil
 	}
-}
-
-func familyName(ipv6 bool) string {
-	if ipv6 {
-		return "IPv6"
-	}
-	return "IPv4"
 }

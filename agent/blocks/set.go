@@ -7,34 +7,41 @@ import (
 	"github.com/hostfabric/hostfabric/ipam"
 )
 
-// stage is where in its life a block is. Blocks come opening, then open; they go draining or released, then leaving.
+// stage is where in its life a block is. Blocks come opening, then open; they go draining, then leaving.
 type stage uint8
 
 const (
 	opening  stage = iota // its discard route and its announcement come before its first lease
 	open                  // its addresses are handed out
-	draining              // not needed: nothing new is leased, but it comes back when addresses run short
-	released              // removed from the configuration or by an operator: nothing new is leased any more
-	leaving               // without a lease, and withdrawn; given back when no address of it rests
+	draining              // nothing new is leased from it, what is leased keeps it announced
+	leaving               // without a lease, and to be withdrawn; given back when no address of it rests
 	lost                  // another host has claimed it: neither announced nor handed out
 )
 
-var stageName = [...]string{"opening", "open", "draining", "released", "leaving", "lost"}
-
-func (s stage) String() string { return stageName[s] }
-
-// announced says whether a block of this stage belongs into the announcements.
-func (s stage) announced() bool { return s == open || s == draining || s == released }
+var stageName = [...]string{"opening", "open", "draining", "leaving", "lost"}
 
 // owned is a block of this host.
 type owned struct {
 	ipam.Block
-	stage stage
-	// unclaimed: this host takes it for its own by its record or configuration, but the source does not say so.
-	unclaimed bool
+	stage     stage
+	released  bool // it goes for good: the configuration has it no more, or an operator said so
+	unclaimed bool // this host takes it for its own by its record or configuration, and has to claim it
+	missing   bool // unclaimed, and the source has said that it is not this host's
 	withdrawn bool // no longer announced, while leaving
 	returning bool // the source was asked to take it back
 }
+
+// state is the stage in a word for people. A block that drains because nobody needs it comes back under pressure; one that
+// is released does not.
+func (b owned) state() string {
+	if b.released && b.stage == draining {
+		return "released"
+	}
+	return stageName[b.stage]
+}
+
+// announced says whether the block belongs into the announcements.
+func (b owned) announced() bool { return b.stage == open || b.stage == draining }
 
 // pending says that the block is this host's by its configuration alone, so far.
 func (b owned) pending() bool { return b.unclaimed && b.stage == opening }
@@ -49,49 +56,84 @@ type section struct {
 
 func (b owned) section() section { return section{b.Pool, b.ipv6()} }
 
-// initial is what a host starts with. What it has had, by its record, it has still, unless the source knows better: a
-// configuration that no longer has a block drains it; of a source that grows, the block is claimed again. heard is false if the
-// source could not be asked.
-func initial(record []ipam.RecordedBlock, have, configured []ipam.Block, source string, grower ipam.Grower, heard bool) []owned {
+// start is what a host finds when it starts.
+type start struct {
+	record     ipam.Record
+	have       []ipam.Block // by the source
+	heard      bool         // the source could be asked
+	configured []ipam.Block // to be claimed by name
+	source     string
+	grows      bool
+	leasedIn   func(netip.Prefix) bool
+}
+
+// blocks is what the host starts with. What it has had, by its record, it has still, unless the source knows better: a
+// configuration that no longer has a block drains it; of a source that grows, the block is claimed again.
+func (s start) blocks() []owned {
+	var used []netip.Prefix // from which something may have been leased
+	for _, r := range s.record.Blocks {
+		if !r.Opening {
+			used = append(used, r.Prefix)
+		}
+	}
 	var bs []owned
-	before := recordedPrefixes(record)
-	for _, b := range have {
-		st := opening
-		if len(record) == 0 || contains(before, b.Prefix) {
-			st = open // nothing is announced yet that could be interrupted, or it was open before
+	for _, h := range s.have {
+		b := owned{Block: named(h), stage: opening}
+		if len(s.record.Blocks) == 0 || contains(used, b.Prefix) {
+			b.stage = open // nothing is announced yet that could be interrupted, or it was open before
 		}
-		bs = append(bs, owned{Block: named(b), stage: st})
+		bs = append(bs, b)
 	}
-	for _, r := range record {
-		for _, rest := range subtract(r.Prefix, prefixesOf(bs)) {
-			b := owned{Block: named(ipam.Block{Prefix: rest, Pool: r.Pool, Source: r.Source}), stage: open}
-			switch {
-			case grower == nil:
-				b.stage = released
-			case r.Source == source && !heard: // to be seen when the source answers
-			default:
-				b.unclaimed = true
-			}
-			bs = append(bs, b)
-		}
+	for _, r := range s.record.Blocks {
+		bs = append(bs, s.remembered(r, bs)...)
 	}
-	for _, c := range configured {
+	for _, c := range s.configured {
 		for _, rest := range subtract(c.Prefix, prefixesOf(bs)) {
 			c.Prefix = rest
-			bs = append(bs, owned{Block: named(c), stage: opening, unclaimed: true})
+			bs = append(bs, owned{Block: named(c), stage: opening, unclaimed: true, missing: true})
 		}
 	}
-	for _, r := range record {
-		if !r.Released {
-			continue
-		}
+	for _, r := range s.record.Blocks {
 		for i := range bs {
-			if grower != nil && r.Prefix.Overlaps(bs[i].Prefix) {
-				bs[i].stage = released
+			if b := &bs[i]; s.grows && r.Released && r.Prefix.Overlaps(b.Prefix) && b.stage != opening {
+				b.stage, b.released = draining, true
 			}
 		}
 	}
 	return bs
+}
+
+// remembered is what the host has of a recorded block that the source does not speak of.
+func (s start) remembered(r ipam.RecordedBlock, bs []owned) []owned {
+	known := prefixesOf(bs)
+	replaced := false
+	for _, b := range bs {
+		if b.stage == opening && b.Prefix != r.Prefix && b.Prefix.Overlaps(r.Prefix) {
+			known = without(known, b.Prefix) // until the larger one is open, this one stays
+			replaced = true
+		}
+	}
+	var out []owned
+	for _, rest := range subtract(r.Prefix, known) {
+		b := owned{Block: named(ipam.Block{Prefix: rest, Pool: r.Pool, Source: r.Source}), stage: open}
+		if r.Opening {
+			b.stage = opening
+		}
+		switch {
+		case replaced:
+		case !s.grows && r.Opening, s.heard && r.Opening: // it was never used, and is not ours any more
+			continue
+		case !s.grows:
+			b.stage, b.released = draining, true
+		case r.Source == s.source && !s.heard: // to be seen when the source answers
+		case r.Source == s.source && r.Released && !s.leasedIn(rest): // given back; the crash came before the record
+			continue
+		default:
+			b.unclaimed, b.missing = true, s.heard
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 // merge brings the blocks of a growing source up to date with what it says. Those that it no longer has were taken by
@@ -100,15 +142,11 @@ func merge(bs []owned, have []ipam.Block, source string) []owned {
 	out := slices.Clone(bs)
 	for i := range out {
 		b := &out[i]
-		missing := !slices.ContainsFunc(have, func(h ipam.Block) bool { return h.Prefix == b.Prefix })
+		has := slices.ContainsFunc(have, func(h ipam.Block) bool { return h.Prefix == b.Prefix })
 		switch {
-		case b.Source != source || b.stage == leaving:
-		case missing && b.stage != lost:
-			b.unclaimed = true
-		case !missing && b.stage == lost:
-			b.stage, b.unclaimed = opening, false
-		case !missing:
-			b.unclaimed = false
+		case b.Source != source || b.stage == leaving || has:
+		case b.stage != lost:
+			b.unclaimed, b.missing = true, true
 		}
 	}
 	for _, h := range have {
@@ -117,33 +155,38 @@ func merge(bs []owned, have []ipam.Block, source string) []owned {
 	return out
 }
 
-// adopt adds a block that the source gave, in place of what this host has of it so far.
+// adopt adds a block that the source gave, beside what this host has of it so far, or in its place where it is the same.
 func adopt(bs []owned, add ipam.Block) []owned {
-	st := opening
 	var out []owned
+	found := false
 	for _, b := range bs {
+		var others []owned
 		switch {
-		case b.Prefix == add.Prefix && b.Source == add.Source:
-			return bs
 		case b.Prefix == add.Prefix:
-			st = b.stage
+			b.Block, b.unclaimed, b.missing, found = add, false, false, true
+			if b.stage == lost {
+				b.stage = opening
+			}
 		case add.Prefix.Overlaps(b.Prefix) && b.Prefix.Bits() < add.Prefix.Bits():
 			// A part of a larger one, whose other parts come too.
-			st = b.stage
 			for _, rest := range subtract(b.Prefix, []netip.Prefix{add.Prefix}) {
 				part := b
 				part.Prefix = rest
-				out = append(out, part)
+				others = append(others, part)
 			}
-		case add.Prefix.Overlaps(b.Prefix): // it grows: what is new of it is announced before it is handed out
-		default:
-			out = append(out, b)
+			b.Block, b.unclaimed, b.missing, found = add, false, false, true
+			if b.stage == lost {
+				b.stage = opening
+			}
+		case add.Prefix.Overlaps(b.Prefix): // a part of the new one, which takes its place when it is open
+			b.unclaimed, b.missing = false, false
 		}
+		out = append(append(out, b), others...)
 	}
-	if st == lost {
-		st = opening
+	if !found {
+		out = append(out, owned{Block: add, stage: opening})
 	}
-	return append(out, owned{Block: add, stage: st})
+	return out
 }
 
 func named(b ipam.Block) ipam.Block {
@@ -158,7 +201,7 @@ func named(b ipam.Block) ipam.Block {
 func target(bs []owned, admitted func(owned) bool) []netip.Prefix {
 	var ps []netip.Prefix
 	for _, b := range bs {
-		if b.stage.announced() || b.stage == opening && admitted(b) {
+		if b.announced() || b.stage == opening && admitted(b) {
 			ps = append(ps, b.Prefix)
 		}
 	}
@@ -166,11 +209,12 @@ func target(bs []owned, admitted func(owned) bool) []netip.Prefix {
 }
 
 // between is what is announced on the way from one set to another: the new one, and of the old one what shares addresses
-// with it, so that no address is without a route for a moment. What has left altogether need not wait.
-func between(from, to []netip.Prefix) []netip.Prefix {
+// with it, so that no address is without a route for a moment. What has left altogether need not wait, and what covers
+// a part of another host's must not.
+func between(from, to, notOurs []netip.Prefix) []netip.Prefix {
 	set := slices.Clone(to)
 	for _, p := range from {
-		if !slices.Contains(to, p) && overlaps(to, p) {
+		if !slices.Contains(to, p) && overlaps(to, p) && !overlaps(notOurs, p) {
 			set = append(set, p)
 		}
 	}
@@ -178,16 +222,14 @@ func between(from, to []netip.Prefix) []netip.Prefix {
 	return set
 }
 
-// union is all that is in either.
-func union(a, b []netip.Prefix) []netip.Prefix {
-	set := slices.Concat(a, b)
-	slices.SortFunc(set, netip.Prefix.Compare)
-	return slices.Compact(set)
-}
-
-// minus is what is in one set and not in the other.
-func minus(a, b []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
+func lostOf(bs []owned) []netip.Prefix {
+	var ps []netip.Prefix
+	for _, b := range bs {
+		if b.stage == lost {
+			ps = append(ps, b.Prefix)
+		}
+	}
+	return ps
 }
 
 func (b Budget) exceeded(set []netip.Prefix) (key string, n, budget int) {
@@ -212,7 +254,7 @@ func (b Budget) exceeded(set []netip.Prefix) (key string, n, budget int) {
 func ownSpace(bs []owned) []netip.Prefix {
 	var ps []netip.Prefix
 	for _, b := range bs {
-		if b.stage != lost {
+		if b.stage != lost && !b.pending() {
 			ps = append(ps, b.Prefix)
 		}
 	}
@@ -221,21 +263,23 @@ func ownSpace(bs []owned) []netip.Prefix {
 
 // hostAddresses keeps each family's address while its block stays, and else takes that of the oldest block in which no
 // container has it.
-func hostAddresses(bs []owned, old []netip.Addr, leased func(netip.Addr) bool) []netip.Addr {
+func hostAddresses(bs []owned, old []netip.Addr, leasedIn func(netip.Prefix) bool) []netip.Addr {
 	var host []netip.Addr
 	for _, ipv6 := range []bool{false, true} {
 		var best netip.Addr
 		rank := 0
 		for _, b := range bs {
 			addr := b.Prefix.Addr()
-			r := 2
+			r := 3
 			switch {
-			case b.ipv6() != ipv6 || b.stage > released || leased(addr):
+			case b.ipv6() != ipv6 || b.stage > draining || b.pending() || leasedIn(netip.PrefixFrom(addr, addr.BitLen())):
 				continue
-			case b.stage == released:
+			case b.released:
 				r = 1
 			case slices.Contains(old, addr):
-				r = 3
+				r = 4
+			case b.stage == opening:
+				r = 2
 			}
 			if r > rank {
 				best, rank = addr, r
@@ -246,48 +290,4 @@ func hostAddresses(bs []owned, old []netip.Addr, leased func(netip.Addr) bool) [
 		}
 	}
 	return host
-}
-
-func prefixesOf(bs []owned) []netip.Prefix {
-	ps := make([]netip.Prefix, len(bs))
-	for i, b := range bs {
-		ps[i] = b.Prefix
-	}
-	return ps
-}
-
-func recordedPrefixes(record []ipam.RecordedBlock) []netip.Prefix {
-	ps := make([]netip.Prefix, len(record))
-	for i, r := range record {
-		ps[i] = r.Prefix
-	}
-	return ps
-}
-
-func overlaps(set []netip.Prefix, p netip.Prefix) bool {
-	return slices.ContainsFunc(set, p.Overlaps)
-}
-
-// contains says whether one prefix of the set contains all of p, or the set together does.
-func contains(set []netip.Prefix, p netip.Prefix) bool { return len(subtract(p, set)) == 0 }
-
-// subtract returns what of p is in none of the set.
-func subtract(p netip.Prefix, set []netip.Prefix) []netip.Prefix {
-	i := slices.IndexFunc(set, p.Overlaps)
-	switch {
-	case i < 0:
-		return []netip.Prefix{p}
-	case set[i].Bits() <= p.Bits():
-		return nil
-	}
-	low, high := halves(p)
-	return append(subtract(low, set), subtract(high, set)...)
-}
-
-func halves(p netip.Prefix) (low, high netip.Prefix) {
-	low = netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	last := p.Addr().AsSlice()
-	last[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
-	addr, _ := netip.AddrFromSlice(last)
-	return low, netip.PrefixFrom(addr, p.Bits()+1)
 }

@@ -26,6 +26,10 @@ func parse(texts ...string) []owned {
 		for _, f := range strings.Fields(text) {
 			st := slices.Index(stageName[:], f)
 			switch {
+			case f == "released":
+				b.stage, b.released = draining, true
+			case f == "missing":
+				b.unclaimed, b.missing = true, true
 			case strings.Contains(f, "/"):
 				b.Prefix = netip.MustParsePrefix(f)
 			case st >= 0:
@@ -44,8 +48,11 @@ func parse(texts ...string) []owned {
 }
 
 func (b owned) String() string {
-	s := fmt.Sprintf("%s %s %s %s", b.Prefix, b.Pool, b.Source, b.stage)
-	if b.unclaimed {
+	s := fmt.Sprintf("%s %s %s %s", b.Prefix, b.Pool, b.Source, b.state())
+	switch {
+	case b.missing:
+		s += " missing"
+	case b.unclaimed:
 		s += " unclaimed"
 	}
 	return s
@@ -67,15 +74,15 @@ func blocksOf(bs []owned) []ipam.Block {
 	return out
 }
 
-func recordOf(bs []owned) []ipam.RecordedBlock {
-	var out []ipam.RecordedBlock
+func recordOf(bs []owned) ipam.Record {
+	var r ipam.Record
 	for _, b := range bs {
-		out = append(out, ipam.RecordedBlock{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Released: b.stage == released})
+		r.Blocks = append(r.Blocks, ipam.RecordedBlock{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Opening: b.stage == opening, Released: b.released})
 	}
-	return out
+	return r
 }
 
-func TestInitial(t *testing.T) {
+func TestStart(t *testing.T) {
 	for _, tt := range []struct {
 		name                     string
 		record, have, configured []string
@@ -90,26 +97,36 @@ func TestInitial(t *testing.T) {
 		{"a block less", []string{"10.64.0.0/26 static", "10.64.0.64/26 static"}, []string{"10.64.0.0/26 static"}, nil, "static", false,
 			[]string{"10.64.0.0/26 static", "10.64.0.64/26 static released"}},
 		{"a block becomes larger", []string{"10.64.0.0/26 static"}, []string{"10.64.0.0/25 static"}, nil, "static", false,
-			[]string{"10.64.0.0/25 static opening"}},
+			[]string{"10.64.0.0/25 static opening", "10.64.0.0/26 static"}},
 		{"a block becomes smaller", []string{"10.64.0.0/24 static"}, []string{"10.64.0.64/26 static"}, nil, "static", false,
 			[]string{"10.64.0.64/26 static", "10.64.0.0/26 static released", "10.64.0.128/25 static released"}},
 		{"two become one", []string{"10.64.0.0/26 static", "10.64.0.64/26 static"}, []string{"10.64.0.0/25 static"}, nil, "static", false,
 			[]string{"10.64.0.0/25 static"}},
-		{"etcd has no static block yet", []string{"10.64.0.0/26 static"}, nil, nil, "etcd", false, []string{"10.64.0.0/26 static unclaimed"}},
-		{"etcd is away", []string{"10.64.0.0/26"}, nil, nil, "etcd", true, []string{"10.64.0.0/26"}},
-		{"a claim is gone", []string{"10.64.0.0/26"}, nil, nil, "etcd", false, []string{"10.64.0.0/26 unclaimed"}},
-		{"configured for etcd", nil, nil, []string{"10.64.0.0/26 static"}, "etcd", false, []string{"10.64.0.0/26 static opening unclaimed"}},
+		{"it was never opened", []string{"10.64.0.0/26 static", "10.64.0.64/26 static opening"}, []string{"10.64.0.0/26 static", "10.64.0.64/26 static"}, nil, "static",
+			false, []string{"10.64.0.0/26 static", "10.64.0.64/26 static opening"}},
+		{"never opened, and removed", []string{"10.64.0.0/26 static", "10.64.0.64/26 static opening"}, []string{"10.64.0.0/26 static"}, nil, "static", false,
+			[]string{"10.64.0.0/26 static"}},
+		{"the larger one was not open yet", []string{"10.64.0.0/26 static", "10.64.0.0/25 static opening"}, []string{"10.64.0.0/25 static"}, nil, "static", false,
+			[]string{"10.64.0.0/25 static opening", "10.64.0.0/26 static"}},
+		{"etcd has no static block yet", []string{"10.64.0.0/26 static"}, nil, nil, "etcd", false, []string{"10.64.0.0/26 static missing"}},
+		{"static, and etcd is away", []string{"10.64.0.0/26 static"}, nil, nil, "etcd", true, []string{"10.64.0.0/26 static unclaimed"}},
+		{"etcd is away", []string{"10.64.0.0/26", "10.64.0.64/26 opening"}, nil, nil, "etcd", true, []string{"10.64.0.0/26", "10.64.0.64/26 opening"}},
+		{"a claim is gone", []string{"10.64.0.0/26"}, nil, nil, "etcd", false, []string{"10.64.0.0/26 missing"}},
+		{"a claim that was never used is gone", []string{"10.64.0.0/26 opening"}, nil, nil, "etcd", false, nil},
+		{"given back before the crash", []string{"10.64.0.0/26 released"}, nil, nil, "etcd", false, nil},
+		{"released, gone, but leased from", []string{"10.64.9.0/26 released"}, nil, nil, "etcd", false, []string{"10.64.9.0/26 released missing"}},
+		{"configured for etcd", nil, nil, []string{"10.64.0.0/26 static"}, "etcd", false, []string{"10.64.0.0/26 static opening missing"}},
 		{"configured and claimed", []string{"10.64.0.0/26"}, []string{"10.64.0.0/26"}, []string{"10.64.0.0/26 static"}, "etcd", false, []string{"10.64.0.0/26"}},
 		{"released before", []string{"10.64.0.0/26 released", "10.64.0.64/26"}, []string{"10.64.0.0/26", "10.64.0.64/26"}, nil, "etcd", false,
 			[]string{"10.64.0.0/26 released", "10.64.0.64/26"}},
 		{"the record is lost", nil, []string{"10.64.0.0/26", "10.64.0.64/26"}, nil, "etcd", false, []string{"10.64.0.0/26", "10.64.0.64/26"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var grower ipam.Grower
-			if tt.source == "etcd" {
-				grower = &fakeGrower{}
-			}
-			got := initial(recordOf(parse(tt.record...)), blocksOf(parse(tt.have...)), blocksOf(parse(tt.configured...)), tt.source, grower, !tt.deaf)
+			got := start{
+				record: recordOf(parse(tt.record...)), have: blocksOf(parse(tt.have...)), configured: blocksOf(parse(tt.configured...)),
+				source: tt.source, grows: tt.source == "etcd", heard: !tt.deaf,
+				leasedIn: func(p netip.Prefix) bool { return p.String() == "10.64.9.0/26" },
+			}.blocks()
 			if want := texts(parse(tt.want...)); texts(got) != want {
 				t.Errorf("got\n%s\nwant\n%s", texts(got), want)
 			}
@@ -124,13 +141,14 @@ func TestMergeAndAdopt(t *testing.T) {
 	}{
 		{"nothing new", []string{"10.64.0.0/26"}, []string{"10.64.0.0/26"}, []string{"10.64.0.0/26"}},
 		{"one more", []string{"10.64.0.0/26"}, []string{"10.64.0.0/26", "10.64.0.64/26"}, []string{"10.64.0.0/26", "10.64.0.64/26 opening"}},
-		{"one taken away", []string{"10.64.0.0/26"}, nil, []string{"10.64.0.0/26 unclaimed"}},
+		{"one taken away", []string{"10.64.0.0/26"}, nil, []string{"10.64.0.0/26 missing"}},
 		{"one that leaves is not missed", []string{"10.64.0.0/26 leaving"}, nil, []string{"10.64.0.0/26 leaving"}},
 		{"a lost one comes back", []string{"10.64.0.0/26 lost"}, []string{"10.64.0.0/26"}, []string{"10.64.0.0/26 opening"}},
 		{"a static one was claimed", []string{"10.64.0.0/26 static unclaimed"}, []string{"10.64.0.0/26"}, []string{"10.64.0.0/26"}},
 		{"a static one of two base blocks", []string{"10.64.0.0/25 static unclaimed"}, []string{"10.64.0.0/26", "10.64.0.64/26"},
 			[]string{"10.64.0.0/26", "10.64.0.64/26"}},
-		{"a static one smaller than a base block", []string{"10.64.0.0/27 static unclaimed"}, []string{"10.64.0.0/26"}, []string{"10.64.0.0/26 opening"}},
+		{"a static one smaller than a base block", []string{"10.64.0.0/27 static unclaimed"}, []string{"10.64.0.0/26"},
+			[]string{"10.64.0.0/27 static", "10.64.0.0/26 opening"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := merge(parse(tt.have...), blocksOf(parse(tt.says...)), "etcd")
@@ -142,14 +160,15 @@ func TestMergeAndAdopt(t *testing.T) {
 }
 
 func TestBetween(t *testing.T) {
-	for _, tt := range []struct{ from, to, want []string }{
-		{[]string{"10.64.0.0/26"}, []string{"10.64.0.0/25"}, []string{"10.64.0.0/25", "10.64.0.0/26"}},
-		{[]string{"10.64.0.0/25"}, []string{"10.64.0.64/26"}, []string{"10.64.0.0/25", "10.64.0.64/26"}},
-		{[]string{"10.64.0.0/26"}, []string{"10.80.0.0/26"}, []string{"10.80.0.0/26"}},
-		{[]string{"10.64.0.0/26", "10.80.0.0/26"}, []string{"10.64.0.0/26"}, []string{"10.64.0.0/26"}},
-		{[]string{"10.64.0.0/26"}, nil, nil},
+	for _, tt := range []struct{ from, to, lost, want []string }{
+		{[]string{"10.64.0.0/26"}, []string{"10.64.0.0/25"}, nil, []string{"10.64.0.0/25", "10.64.0.0/26"}},
+		{[]string{"10.64.0.0/25"}, []string{"10.64.0.64/26"}, nil, []string{"10.64.0.0/25", "10.64.0.64/26"}},
+		{[]string{"10.64.0.0/25"}, []string{"10.64.0.64/26"}, []string{"10.64.0.0/26"}, []string{"10.64.0.64/26"}},
+		{[]string{"10.64.0.0/26"}, []string{"10.80.0.0/26"}, nil, []string{"10.80.0.0/26"}},
+		{[]string{"10.64.0.0/26", "10.80.0.0/26"}, []string{"10.64.0.0/26"}, nil, []string{"10.64.0.0/26"}},
+		{[]string{"10.64.0.0/26"}, nil, nil, nil},
 	} {
-		if got := between(prefixes(tt.from...), prefixes(tt.to...)); !slices.Equal(got, prefixes(tt.want...)) {
+		if got := between(prefixes(tt.from...), prefixes(tt.to...), prefixes(tt.lost...)); !slices.Equal(got, prefixes(tt.want...)) {
 			t.Errorf("between %v and %v: %v, want %v", tt.from, tt.to, got, tt.want)
 		}
 	}
@@ -201,6 +220,7 @@ func TestHostAddressStaysWithItsBlock(t *testing.T) {
 		want   string
 	}{
 		{nil, "[]"},
+		{[]string{"10.64.0.0/26 opening missing"}, "[]"},
 		{[]string{"10.64.0.64/26 opening"}, "[10.64.0.64]"},
 		{[]string{"10.64.0.0/26", "10.64.0.64/26", "fd00::/64"}, "[10.64.0.64 fd00::]"},
 		{[]string{"10.64.0.0/26", "10.64.0.64/26 draining"}, "[10.64.0.64]"},
@@ -208,7 +228,7 @@ func TestHostAddressStaysWithItsBlock(t *testing.T) {
 		{[]string{"10.64.0.0/26 lost", "10.64.0.64/26 released"}, "[10.64.0.64]"},
 		{[]string{"10.64.9.0/26", "10.64.0.64/26 released"}, "[10.64.0.64]"}, // a container has the other's
 	} {
-		leased := func(addr netip.Addr) bool { return addr.String() == "10.64.9.0" }
+		leased := func(p netip.Prefix) bool { return p.String() == "10.64.9.0/32" }
 		host = hostAddresses(parse(tt.blocks...), host, leased)
 		if got := fmt.Sprint(host); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.blocks, got, tt.want)

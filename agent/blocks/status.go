@@ -6,7 +6,6 @@ import (
 	"math/big"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hostfabric/hostfabric/ipam"
@@ -31,7 +30,7 @@ func (k *Keeper) Blocks() []View {
 	cover := target(bs, func(owned) bool { return false })
 	out := make([]View, 0, len(bs))
 	for _, b := range bs {
-		block := View{Usage: unused(b), State: b.stage.String()}
+		block := View{Usage: unused(b), State: b.state()}
 		if i := slices.IndexFunc(usage, func(u ipam.Usage) bool { return u.Block.Prefix == b.Prefix }); i >= 0 {
 			block.Usage = usage[i]
 		}
@@ -84,18 +83,6 @@ func (k *Keeper) Siblings(ctx context.Context) map[netip.Prefix]ipam.Sibling {
 	return known
 }
 
-// sibling is the other half of the prefix that is one bit shorter.
-func sibling(p netip.Prefix) (netip.Prefix, bool) {
-	if p.Bits() == 0 {
-		return netip.Prefix{}, false
-	}
-	low, high := halves(netip.PrefixFrom(p.Addr(), p.Bits()-1).Masked())
-	if p == low {
-		return high, true
-	}
-	return low, true
-}
-
 // Status is the keeper's own account of itself.
 type Status struct {
 	Gate     error    // why nothing is announced; nil while the gate is open
@@ -112,16 +99,17 @@ func (k *Keeper) Status() Status {
 // publish makes what a step found known.
 func (k *Keeper) publish(gate error, problems []string) {
 	for _, b := range k.blocks {
-		if b.stage == lost {
-			problems = append(problems, fmt.Sprintf("block %s is claimed by another host: its containers here cannot be reached, detach them", b.Prefix))
+		switch {
+		case b.stage == lost:
+			problems = append(problems, fmt.Sprintf("block %s is claimed by another host: it is neither announced nor leased from", b.Prefix))
+		case b.missing:
+			problems = append(problems, fmt.Sprintf("block %s is not claimed in %s: nothing is leased from it until it is", b.Prefix, k.opts.Source.Name()))
 		}
 	}
-	if k.strangers > 0 {
-		problems = append(problems, fmt.Sprintf("%d blocks are claimed by another installation of a host of this name: if it is gone, release them (hostfabric blocks claims, hostfabric blocks release --host NAME --id ID)", k.strangers))
-	}
+	problems = append(problems, k.conflicts...)
 	var ops []string
 	for op, r := range k.refusals {
-		ops = append(ops, fmt.Sprintf("%s: cannot %s: %v", k.opts.Source.Name(), strings.TrimSpace(op), r.err))
+		ops = append(ops, fmt.Sprintf("%s: cannot %s: %v", k.opts.Source.Name(), op, r.err))
 	}
 	slices.Sort(ops)
 	k.mu.Lock()
@@ -138,7 +126,7 @@ func (k *Keeper) publish(gate error, problems []string) {
 
 // Release marks blocks of a source that grows for being given back: nothing more is leased from them, and they go when
 // their last lease has ended. No prefix means all of them, and that this host claims no more until the agent is started
-// again. A prefix that is no claimed block of this host is an ErrNotClaimed and changes nothing.
+// again without any. A prefix that is no block of this host is an ErrNotClaimed and changes nothing.
 func (k *Keeper) Release(ctx context.Context, prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	type answer struct {
 		released []netip.Prefix
@@ -149,6 +137,8 @@ func (k *Keeper) Release(ctx context.Context, prefixes []netip.Prefix) ([]netip.
 	case k.calls <- func() { var a answer; a.released, a.err = k.giveUp(prefixes); done <- a }:
 		a := <-done
 		return a.released, a.err
+	case <-k.ended:
+		return nil, ErrStopped
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -158,12 +148,12 @@ func (k *Keeper) giveUp(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	if k.grower == nil {
 		return nil, fmt.Errorf("%w: the blocks are %s: take them out of the configuration", ErrNotClaimed, k.opts.Source.Name())
 	}
-	have := func(b owned) bool {
+	chosen := func(b owned) bool {
 		return b.stage != lost && (len(prefixes) == 0 || slices.Contains(prefixes, b.Prefix))
 	}
 	var found []netip.Prefix
 	for _, b := range k.blocks {
-		if have(b) {
+		if chosen(b) {
 			found = append(found, b.Prefix)
 		}
 	}
@@ -172,12 +162,28 @@ func (k *Keeper) giveUp(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 			return nil, fmt.Errorf("%w: %s", ErrNotClaimed, p)
 		}
 	}
-	k.mu.Lock()
-	k.retired = k.retired || len(prefixes) == 0
-	k.mu.Unlock()
-	k.change(func(b owned) bool { return have(b) && b.stage != leaving }, func(b *owned) {
-		b.stage = released
+	if len(prefixes) == 0 {
+		k.mu.Lock()
+		k.retired = true
+		k.mu.Unlock()
+		k.dismiss(ErrNoGrowth)
+	}
+	k.release(chosen)
+	return found, nil
+}
+
+// release sends blocks on their way out for good. One from which nothing was ever leased has no announcement to keep, and
+// one that was never claimed is nothing to give back.
+func (k *Keeper) release(chosen func(owned) bool) {
+	k.drop(func(b owned) bool { return chosen(b) && b.pending() })
+	k.change(chosen, func(b *owned) {
+		b.released = true
+		switch b.stage {
+		case opening:
+			b.stage = leaving
+		case open:
+			b.stage = draining
+		}
 		k.log.Info("block is released: it is given back when its last lease has ended", "block", b.Prefix)
 	})
-	return found, nil
 }

@@ -19,6 +19,9 @@ type waiter struct {
 // ErrNotClaimed says that a prefix is no block that this host has claimed.
 var ErrNotClaimed = errors.New("not a claimed block of this host")
 
+// ErrStopped says that the keeper's Run has ended.
+var ErrStopped = errors.New("the agent is stopping")
+
 // ErrNoGrowth says that a pool has as many addresses as it ever will.
 var ErrNoGrowth = errors.New("the pool's blocks do not grow")
 
@@ -54,6 +57,8 @@ func (k *Keeper) Await(ctx context.Context, pool string, opened uint64) error {
 	select {
 	case err := <-w.done:
 		return err
+	case <-k.ended:
+		return ErrStopped
 	case <-ctx.Done():
 		k.mu.Lock()
 		delete(k.waiters, w)
@@ -64,7 +69,7 @@ func (k *Keeper) Await(ctx context.Context, pool string, opened uint64) error {
 
 // grows says whether a pool can have more addresses. Caller holds mu.
 func (k *Keeper) grows(pool string) bool {
-	if slices.ContainsFunc(k.blocks, func(b owned) bool { return b.Pool == pool && b.stage == opening }) {
+	if k.handing || slices.ContainsFunc(k.blocks, func(b owned) bool { return b.Pool == pool && b.stage == opening }) {
 		return true
 	}
 	return k.grower != nil && !k.retired && slices.ContainsFunc(k.grower.Pools(), func(p ipam.Pool) bool { return p.Name == pool })

@@ -3,9 +3,9 @@ package blocks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,10 +15,12 @@ import (
 // Operations on the source. One goes on at a time, apart from Run, which must not wait for a source that is away.
 const (
 	opAsk     = "ask for the blocks"
-	opClaim   = "claim blocks"
+	opClaim   = "claim "
 	opRelease = "give blocks back"
-	opGrow    = "grow "
+	opGrow    = "grow in pool "
 )
+
+func growing(s section) string { return opGrow + s.pool + " (" + familyName(s.ipv6) + ")" }
 
 // refusal is a failure, and until when it is not tried again.
 type refusal struct {
@@ -99,35 +101,43 @@ func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 	if k.grower == nil {
 		return nil
 	}
-	if i := slices.IndexFunc(k.blocks, func(b owned) bool { return b.unclaimed && b.stage != lost }); i >= 0 && k.due(opClaim) {
+	if i := slices.IndexFunc(k.blocks, func(b owned) bool { return b.unclaimed && k.due(opClaim+b.Prefix.String()) }); i >= 0 {
 		return k.claim(k.blocks[i])
 	}
 	if back := k.empty(uses); len(back) > 0 && k.due(opRelease) {
-		return k.release(back)
+		return k.giveBack(back)
 	}
-	if k.retired {
-		return nil
-	}
+	var short []section
 	waiting := k.waiting()
 	rooms := sections(k.blocks, uses, waiting)
-	for _, s := range wanted(rooms, k.grower.Pools(), waiting) {
-		if k.due(opGrow + s.pool + familyName(s.ipv6)) {
-			return k.grow(s, rooms[s])
+	if !k.retired {
+		short = wanted(rooms, k.grower.Pools(), waiting)
+	}
+	k.forget(short)
+	for _, s := range short {
+		if k.due(growing(s)) {
+			r := rooms[s]
+			r.waiting = uint64(waiting[s.pool]) // also where it has no blocks yet
+			return k.grow(s, r)
 		}
 	}
 	return nil
 }
 
-// stranger is a source that knows of claims that another installation of this host has, of before it was set up anew.
-type stranger interface {
-	Strangers(ctx context.Context) ([]ipam.Claim, error)
+// forget drops the refusals of growths that nobody needs any more.
+func (k *Keeper) forget(needed []section) {
+	for op := range k.refusals {
+		if strings.HasPrefix(op, opGrow) && !slices.ContainsFunc(needed, func(s section) bool { return growing(s) == op }) {
+			delete(k.refusals, op)
+		}
+	}
 }
 
 func (k *Keeper) ask(ctx context.Context) func() {
 	have, err := k.opts.Source.Blocks(ctx)
-	var others []ipam.Claim
-	if s, ok := k.opts.Source.(stranger); ok && err == nil {
-		others, err = s.Strangers(ctx)
+	var conflicts []string
+	if r, ok := k.opts.Source.(ipam.Registry); ok && err == nil {
+		conflicts, err = r.Conflicts(ctx)
 	}
 	return func() {
 		if err != nil {
@@ -136,15 +146,17 @@ func (k *Keeper) ask(ctx context.Context) func() {
 			return
 		}
 		k.succeed(opAsk)
-		k.strangers = len(others)
+		k.conflicts = conflicts
 		if k.grower != nil {
-			k.setBlocks(merge(k.blocks, have, k.grower.Name()))
+			k.receive(merge(k.blocks, have, k.grower.Name()))
 		}
 	}
 }
 
 // claim makes a block that this host has by its own records its own in the source too.
 func (k *Keeper) claim(b owned) operation {
+	op := opClaim + b.Prefix.String()
+	same := func(o owned) bool { return o.Prefix == b.Prefix }
 	pool := b.Pool
 	if b.Source != k.grower.Name() {
 		pool = "" // of another source, whose pools may have other names
@@ -155,18 +167,20 @@ func (k *Keeper) claim(b owned) operation {
 			switch {
 			case errors.Is(err, ipam.ErrTaken):
 				k.log.Error("block is another host's: it is neither announced nor handed out any more", "block", b.Prefix, "err", err)
-				k.change(func(o owned) bool { return o.Prefix == b.Prefix }, func(o *owned) { o.stage = lost })
+				k.change(same, func(o *owned) { o.stage, o.unclaimed, o.missing = lost, false, false })
+				k.stale = true // a part of a large one may have been claimed
 			case errors.Is(err, ipam.ErrUnknownPool):
 				k.log.Warn("block is in no pool of the source: it goes when its last lease has ended", "block", b.Prefix, "source", k.grower.Name())
-				k.change(func(o owned) bool { return o.Prefix == b.Prefix }, func(o *owned) { o.stage, o.unclaimed = released, false })
+				k.release(same)
+				k.change(same, func(o *owned) { o.unclaimed, o.missing = false, false })
 			case err != nil:
-				k.refuse(opClaim, err)
+				k.refuse(op, err)
 				return
 			default:
 				k.log.Info("block claimed", "block", b.Prefix, "source", k.grower.Name())
 				k.take(got)
 			}
-			k.succeed(opClaim)
+			k.succeed(op)
 		}
 	}
 }
@@ -177,26 +191,30 @@ func (k *Keeper) take(got []ipam.Block) {
 	for _, b := range got {
 		bs = adopt(bs, named(b))
 	}
-	for i := range bs {
-		if slices.ContainsFunc(got, func(g ipam.Block) bool { return g.Prefix == bs[i].Prefix }) {
-			bs[i].unclaimed = false
-		}
-	}
+	k.receive(bs)
+}
+
+// receive goes on with these blocks. What comes to a host that is giving all back goes back at once.
+func (k *Keeper) receive(bs []owned) {
 	k.setBlocks(bs)
+	if k.retired {
+		k.release(func(b owned) bool { return b.stage == opening })
+	}
 }
 
 // empty are the blocks to give back: withdrawn long enough ago for the fabric to know, with no address at rest.
 func (k *Keeper) empty(uses map[netip.Prefix]use) []netip.Prefix {
 	var ps []netip.Prefix
 	for _, b := range k.blocks {
-		if u, known := uses[b.Prefix]; b.stage == leaving && b.withdrawn && known && u.leased+u.resting == 0 {
+		// One that was never handed out has no use.
+		if u := uses[b.Prefix]; b.stage == leaving && b.withdrawn && u.leased+u.resting+u.kept == 0 {
 			ps = append(ps, b.Prefix)
 		}
 	}
 	return ps
 }
 
-func (k *Keeper) release(ps []netip.Prefix) operation {
+func (k *Keeper) giveBack(ps []netip.Prefix) operation {
 	k.change(func(b owned) bool { return slices.Contains(ps, b.Prefix) }, func(b *owned) { b.returning = true })
 	return func(ctx context.Context) func() {
 		err := k.grower.Release(ctx, ps)
@@ -214,7 +232,8 @@ func (k *Keeper) release(ps []netip.Prefix) operation {
 
 // grow claims blocks until the section has the room it needs. What it got counts, even if it did not get all.
 func (k *Keeper) grow(s section, r room) operation {
-	op := opGrow + s.pool + familyName(s.ipv6)
+	k.growing = true
+	op := growing(s)
 	var have []netip.Prefix
 	for _, b := range k.blocks {
 		if b.ipv6() == s.ipv6 && b.stage != lost {
@@ -243,7 +262,7 @@ func (k *Keeper) grow(s section, r room) operation {
 		}
 		return func() {
 			if len(all) == 0 {
-				k.disappoint(s.pool, k.refuse(op, fmt.Errorf("pool %s (%s): %w", s.pool, familyName(s.ipv6), err)))
+				k.disappoint(s.pool, k.refuse(op, err))
 				return
 			}
 			k.succeed(op)

@@ -53,22 +53,6 @@ func (c *Config) Families() (ipv4, ipv6 bool) {
 	return len(v4) > 0, len(v6) > 0
 }
 
-// HostAddresses are the host's own addresses in the fabric: the first of the first block of each family. They
-// are never given to a container. None if HostAddress is off. Blocks that are not in the file do not count.
-func (c *Config) HostAddresses() []netip.Addr {
-	if !c.HostAddress {
-		return nil
-	}
-	var addrs []netip.Addr
-	ipv4, ipv6 := c.BlocksByFamily()
-	for _, blocks := range [][]netip.Prefix{ipv4, ipv6} {
-		if len(blocks) > 0 {
-			addrs = append(addrs, blocks[0].Addr())
-		}
-	}
-	return addrs
-}
-
 func byFamily(prefixes []netip.Prefix) (ipv4, ipv6 []netip.Prefix) {
 	for _, p := range prefixes {
 		if p.Addr().Is4() {

@@ -38,7 +38,7 @@ type Config struct {
 	MTU           int // bytes; 0: the uplink's
 	IPAM          IPAM
 	Routes        Routes
-	HostAddress   bool // the first address of the first block of each family goes on lo
+	HostAddress   bool // the first address of a block of each family goes on lo, and the first of every block is no container's
 	ManageSysctls bool // the agent turns forwarding on itself
 
 	StateDir string // absolute

@@ -193,9 +193,6 @@ func TestDerived(t *testing.T) {
 	if diff := cmp.Diff(wantRules, c.ImportRules(), sameNetip); diff != "" {
 		t.Errorf("ImportRules, -want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff([]netip.Addr{addr("10.64.0.0"), addr("fd00:64::")}, c.HostAddresses(), sameNetip); diff != "" {
-		t.Errorf("HostAddresses, -want +got:\n%s", diff)
-	}
 	if diff := cmp.Diff(c.BlockPrefixes(), c.ContainerSpace(), sameNetip); diff != "" || len(c.BlockPrefixes()) != 2 {
 		t.Errorf("ContainerSpace, -blocks +got:\n%s", diff)
 	}

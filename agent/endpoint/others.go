@@ -90,15 +90,15 @@ func (w *Wirer) claims(ctx context.Context, blocks []netip.Prefix) ([]route, err
 	return all, nil
 }
 
-// UsedBy returns what has an address of a block without being ours, in the words of Others, or "" if the host's packets
-// to it find no route but ours and those to more than the block. It costs one request. The host's own addresses are in
-// use, with our mark too: a lookup does not show it.
-func (w *Wirer) UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (by string, err error) {
+// UsedBy returns what has an address of a block without being ours, as Others lists it, or the zero Use if the host's
+// packets to it find no route but ours and those to more than the block. It costs one request. The host's own addresses
+// are in use, with our mark too: a lookup does not show it.
+func (w *Wirer) UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (Use, error) {
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return Use{}, err
 	}
 	if !block.Contains(addr) {
-		return "", fmt.Errorf("%w: address %v is not in block %v", ErrInvalid, addr, block)
+		return Use{}, fmt.Errorf("%w: address %v is not in block %v", ErrInvalid, addr, block)
 	}
 	var b rtnl.Batch
 	flags := uint32(unix.RTM_F_FIB_MATCH)
@@ -110,15 +110,15 @@ func (w *Wirer) UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix)
 	b.IP(unix.RTA_DST, addr)
 	var r route
 	foreign := false
-	err = w.host.One(&b, func(m rtnl.Message) { r, foreign = parseForeign(m) })
+	err := w.host.One(&b, func(m rtnl.Message) { r, foreign = parseForeign(m) })
 	if err != nil && !nowhere(err) {
-		return "", fmt.Errorf("look up the route to %v: %w", addr, err)
+		return Use{}, fmt.Errorf("look up the route to %v: %w", addr, err)
 	}
 	if !foreign || !r.within(block) {
-		return "", nil
+		return Use{}, nil
 	}
 	names := linkNames{conn: w.host, known: make(map[int]string)}
-	return r.describe(&names), nil
+	return Use{r.dst, r.describe(&names)}, nil
 }
 
 // nowhere reports whether the answer to a look-up means that packets go nowhere: there is a blackhole, unreachable or

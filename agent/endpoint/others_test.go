@@ -224,12 +224,12 @@ func TestOthers(t *testing.T) {
 			}
 			for a, want := range tc.addrs {
 				addr := netip.MustParseAddr(a)
-				got, err := w.UsedBy(t.Context(), addr, blockOf(addr))
-				for deadline := time.Now().Add(patience); got != want && err == nil && time.Now().Before(deadline); {
-					got, err = w.UsedBy(t.Context(), addr, blockOf(addr))
+				use, err := w.UsedBy(t.Context(), addr, blockOf(addr))
+				for deadline := time.Now().Add(patience); use.By != want && err == nil && time.Now().Before(deadline); {
+					use, err = w.UsedBy(t.Context(), addr, blockOf(addr))
 				}
-				if got != want || err != nil {
-					t.Errorf("%s is used by %q, %v, want %q", a, got, err, want)
+				if use.By != want || err != nil {
+					t.Errorf("%s is used by %q, %v, want %q", a, use.By, err, want)
 				}
 			}
 		})
@@ -263,13 +263,13 @@ func TestNobodyButUs(t *testing.T) {
 		t.Errorf("listed %q without being told of %v", got, own)
 	}
 	for _, a := range s.Addrs {
-		if by, err := w.UsedBy(t.Context(), a, blockOf(a)); by != "" || err != nil {
+		if by, err := w.UsedBy(t.Context(), a, blockOf(a)); by != (endpoint.Use{}) || err != nil {
 			t.Errorf("our container's %v is used by %q, %v", a, by, err)
 		}
 	}
 	for _, a := range []string{"10.64.0.1", "2001:db8:64::1"} {
 		addr := netip.MustParseAddr(a)
-		if by, err := w.UsedBy(t.Context(), addr, blockOf(addr)); by != "address of lo" || err != nil {
+		if by, err := w.UsedBy(t.Context(), addr, blockOf(addr)); by.By != "address of lo" || err != nil {
 			t.Errorf("the host's %s is used by %q, %v", a, by, err)
 		}
 	}
@@ -282,7 +282,7 @@ func TestNobodyButUs(t *testing.T) {
 func TestNoRouteAtAll(t *testing.T) {
 	w, _ := newWirer(t)
 	for _, b := range blocks {
-		if by, err := w.UsedBy(t.Context(), b.Addr().Next(), b); by != "" || err != nil {
+		if by, err := w.UsedBy(t.Context(), b.Addr().Next(), b); by != (endpoint.Use{}) || err != nil {
 			t.Errorf("%v: %q, %v", b, by, err)
 		}
 	}

@@ -76,8 +76,11 @@ With --host the claims of another host are deleted at once. That is for a host t
 runs claims its blocks again, unless somebody else was faster.`,
 		Example: "  hostfabric blocks release 10.64.0.64/26\n  hostfabric blocks release --host r1h7",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if dead.Host != "" && len(args) > 0 {
+			switch {
+			case dead.Host != "" && len(args) > 0:
 				return errors.New("--host deletes all claims of that host: name no block beside it")
+			case dead.Host == "" && dead.Id != "":
+				return errors.New("--id goes with --host")
 			}
 			if dead.Host != "" {
 				ask := func(ctx context.Context, c apiv1.HostfabricClient) (*apiv1.ReleaseHostResponse, error) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -182,17 +183,30 @@ func (r *rooms) blockOptions() blocks.Options {
 		Source: r.source.Source, Configured: r.source.configured, Record: cfg.BlockRecord(), Reserved: cfg.Reserved, HostAddress: cfg.HostAddress,
 		Budget: blocks.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6}, MaxBlocks: cfg.IPAM.MaxBlocks,
 		ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle,
-		Gate:   func() error { return sysctl.CheckForwarding(ipv4, ipv6) },
+		Gate: func() error { return sysctl.CheckForwarding(ipv4, ipv6) },
+		Occupant: func(ctx context.Context, block netip.Prefix) (string, error) {
+			_, host := r.blocks.Own()
+			return agent.Occupant(ctx, r.wirer, block, host)
+		},
 		Follow: r.follow, Log: r.log.With("room", "blocks"),
 	}
 }
 
-// follow tells everybody who must know the blocks and the host's own addresses that they have changed.
+// follow tells everybody who must know the blocks and the host's own addresses that they have changed. An address that goes
+// stays until no route prefers it any more: the kernel would take these along.
 func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Addr) error {
-	if err := endpoint.SetHostAddresses(host); err != nil {
-		return err
+	if before := r.learner.HostAddresses(); !slices.Equal(before, host) {
+		if err := endpoint.SetHostAddresses(slices.Concat(before, host)); err != nil {
+			return err
+		}
+		r.learner.SetHostAddresses(host)
+		if err := r.table.WaitIdle(ctx); err != nil {
+			return err
+		}
+		if err := endpoint.SetHostAddresses(host); err != nil {
+			return err
+		}
 	}
-	r.learner.SetHostAddresses(host)
 	return r.feed.setOwn(ctx, own)
 }
 

@@ -57,35 +57,58 @@ func hostID(cfg *config.Config, machine string, log *slog.Logger) (string, error
 	}
 	file := filepath.Join(cfg.StateDir, "host-id")
 	text, err := os.ReadFile(file)
-	switch fields := strings.Fields(string(text)); {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("identity of this host: %w", err)
-	case err == nil && len(fields) == 0:
-		return "", fmt.Errorf("identity of this host: %s is empty: remove it if this host has claimed no blocks, or set etcd.host_id", file)
-	case err == nil && (len(fields) == 1 || machine == "" || fields[1] == machine):
-		return fields[0], nil
-	case err == nil:
-		log.Warn("the state directory is another machine's: beginning with a new identity and without its blocks", "file", file)
-		if err := os.Rename(cfg.BlockRecord(), cfg.BlockRecord()+".other-machine"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("put the other machine's record of blocks aside: %w", err)
-		}
+	if errors.Is(err, fs.ErrNotExist) {
+		return newHostID(file, machine)
 	}
+	if err != nil {
+		return "", fmt.Errorf("identity of this host: %w", err)
+	}
+	fields := strings.Fields(string(text))
+	switch {
+	case len(fields) == 0:
+		return "", fmt.Errorf("identity of this host: %s is empty: remove it if this host has claimed no blocks, or set etcd.host_id", file)
+	case len(fields) == 1 && machine != "": // written while the machine could not be told
+		return fields[0], writeHostID(file, fields[0], machine)
+	case len(fields) == 1 || machine == "" || fields[1] == machine:
+		return fields[0], nil
+	}
+	log.Warn("the state directory is another machine's: beginning with a new identity and without its blocks", "file", file)
+	if err := os.Rename(cfg.BlockRecord(), cfg.BlockRecord()+".other-machine"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("put the other machine's record of blocks aside: %w", err)
+	}
+	return newHostID(file, machine)
+}
+
+func newHostID(file, machine string) (string, error) {
 	raw := make([]byte, 16)
 	if _, err := rand.Read(raw); err != nil {
 		return "", fmt.Errorf("draw an identity for this host: %w", err)
 	}
 	id := hex.EncodeToString(raw)
-	if err := ipam.ReplaceFile(file, []byte(strings.TrimSpace(id+" "+machine)+"\n")); err != nil {
-		return "", fmt.Errorf("keep the identity of this host: %w", err)
-	}
-	return id, nil
+	return id, writeHostID(file, id, machine)
 }
 
-// machineID is machine-id(5); empty where there is none.
-func machineID() string {
-	text, err := os.ReadFile("/etc/machine-id")
-	if err != nil {
-		return ""
+func writeHostID(file, id, machine string) error {
+	if err := ipam.ReplaceFile(file, []byte(strings.TrimSpace(id+" "+machine)+"\n")); err != nil {
+		return fmt.Errorf("keep the identity of this host: %w", err)
 	}
-	return strings.TrimSpace(string(text))
+	return nil
+}
+
+// machineID tells machines apart: by the board's UUID (SMBIOS), which an image does not carry along, or else by
+// machine-id(5). Empty where there is neither.
+func machineID() string {
+	for _, file := range []string{"/sys/class/dmi/id/product_uuid", "/etc/machine-id"} {
+		text, err := os.ReadFile(file)
+		if id := strings.ToLower(strings.TrimSpace(string(text))); err == nil && unique(id) {
+			return id
+		}
+	}
+	return ""
+}
+
+// unique refuses what boards say whose maker gave them no UUID: one digit all over, or a known filler.
+func unique(id string) bool {
+	digits := strings.ReplaceAll(id, "-", "")
+	return strings.Trim(digits, digits[:min(1, len(digits))]) != "" && id != "03000200-0400-0500-0006-000700080009"
 }

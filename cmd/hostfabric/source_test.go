@@ -43,9 +43,27 @@ func TestHostID(t *testing.T) {
 	if _, err := os.Stat(cfg.BlockRecord() + ".other-machine"); err != nil {
 		t.Errorf("the other's record is not put aside: %v", err)
 	}
+	file := filepath.Join(cfg.StateDir, "host-id")
+	if err := os.WriteFile(file, []byte(first+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := id("machine-c"); got != first || id("machine-d") == first {
+		t.Errorf("an identity without a machine is not tied to the first that comes: %q", got)
+	}
 	cfg.Etcd.HostID = "r1h1"
 	if got := id("machine-c"); got != "r1h1" {
 		t.Errorf("the configured identity is not used: %q", got)
+	}
+}
+
+func TestUnique(t *testing.T) {
+	for id, want := range map[string]bool{
+		"": false, "00000000-0000-0000-0000-000000000000": false, "ffffffff-ffff-ffff-ffff-ffffffffffff": false,
+		"03000200-0400-0500-0006-000700080009": false, "4c4c4544-0046-3310-8051-b4c04f4d3132": true, "0123456789abcdef0123456789abcdef": true,
+	} {
+		if got := unique(id); got != want {
+			t.Errorf("%q: %v, want %v", id, got, want)
+		}
 	}
 }
 

@@ -160,7 +160,7 @@ func TestTwoInstallationsOfOneName(t *testing.T) {
 	}
 	h.startUnready()
 	h.awaitBlocks("10.64.0.128/28 open")
-	h.problem("1 blocks are claimed by another installation of a host of this name")
+	h.problem("are claimed by another installation of host same")
 }
 
 // TestFromStaticToEtcd switches a host with a living container from static blocks to etcd, where another host was faster for
