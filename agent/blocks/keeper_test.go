@@ -231,6 +231,24 @@ func TestDrainedBlockComesBackUnderPressure(t *testing.T) {
 	})
 }
 
+func TestBlockStaysWhileSomebodyLivesThere(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.start()
+		r.occupy("a container on link hf1 has 10.64.0.3")
+		if _, err := r.Release(r.t.Context(), nil); err != nil {
+			r.t.Fatal(err)
+		}
+		r.cut()
+		r.pass(time.Minute)
+		r.did()
+		r.problem("block 10.64.0.0/28 stays, though nothing is leased from it: a container on link hf1 has 10.64.0.3")
+		r.occupy("")
+		r.rest()
+		r.has()
+		r.problem("")
+	})
+}
+
 // TestBlockIsClosedBeforeItIsCountedEmpty has an attach come right after the keeper counted that a block has no lease.
 func TestBlockIsClosedBeforeItIsCountedEmpty(t *testing.T) {
 	inBubble(t, func(r *rig) {

@@ -24,18 +24,12 @@ func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func (r *rig) keys(stage stage) (out []string) {
 	r.Keeper.mu.Lock()
 	defer r.Keeper.mu.Unlock()
-	for _, b := range r.Keeper.blocks {
+	for _, b := range r.blocks {
 		if b.stage == stage {
 			out = append(out, b.Prefix.String())
 		}
 	}
 	return out
-}
-
-func (r *rig) waitersLeft() int {
-	r.Keeper.mu.Lock()
-	defer r.Keeper.mu.Unlock()
-	return len(r.Keeper.waiters)
 }
 
 // An attach that waits is not woken when a draining block is opened again.
@@ -272,7 +266,6 @@ func TestDamagedSlotKeepsBlocksForEver(t *testing.T) {
 			r.t.Fatal(err)
 		}
 		r.pass(5 * time.Minute)
-		r.t.Logf("it did\n%s\nblocks %s", r.cut(), texts(r.Keeper.blocks))
 		if got := r.announced(); len(got) == 0 {
 			r.t.Error("withdrawn, though the container of the damaged slot may live (its address is fenced off for that)")
 		}
@@ -376,7 +369,7 @@ func TestFailedAnnounceIsRecorded(t *testing.T) {
 			s.set(0)
 			r.pass(5 * time.Minute)
 			if got := s.set(0); fmt.Sprint(got) != "[10.64.0.0/28]" {
-				r.t.Errorf("the speaker is to announce %v, discarded is %v\n%s", got, r.Keeper.discards, texts(r.Keeper.blocks))
+				r.t.Errorf("the speaker is to announce %v, discarded is %v\n%s", got, r.discards, texts(r.blocks))
 			}
 		})
 	})
@@ -413,7 +406,6 @@ func TestCrashWhileSettling(t *testing.T) {
 			r.pass(10 * time.Millisecond)
 		}
 		r.stop()
-		r.t.Logf("before\n%s", r.cut())
 		// What a speaker of an earlier run has: 10.64.0.0/27 and 10.64.0.0/28, for some ms.
 		a, err := ipam.Open(filepath.Join(r.dir, "leases"), ipam.Options{BootID: "boot"})
 		if err != nil {
@@ -429,8 +421,6 @@ func TestCrashWhileSettling(t *testing.T) {
 		}
 		r.leases.Close()
 		r.start()
-		got := r.cut()
-		r.t.Logf("after\n%s", got)
 	})
 }
 
@@ -458,7 +448,7 @@ func TestConfiguredBlockInNoPool(t *testing.T) {
 		r.opts.Source = &picky{fakeGrower: r.grower, refuse: map[netip.Prefix]error{pfx("10.99.0.0/28"): fmt.Errorf("%w: none has it", ipam.ErrUnknownPool)}}
 		r.start()
 		if did := r.cut(); strings.Contains(did, "10.99.0.0/28") {
-			r.t.Errorf("never claimed, and it did\n%s\n%s", did, texts(r.Keeper.blocks))
+			r.t.Errorf("never claimed, and it did\n%s\n%s", did, texts(r.blocks))
 		}
 	})
 }
@@ -504,7 +494,7 @@ func TestLargerBlockIsNotAdmitted(t *testing.T) {
 			r.static("10.96.0.0/28", "10.64.0.0/27") // both fit the budget; 10.80.0.0/28 drains
 			r.start()
 			if got := r.announced(); !overlaps(got, pfx("10.64.0.0/28")) {
-				r.t.Errorf("16 containers live in 10.64.0.0/28, announced is %v\n%s", got, texts(r.Keeper.blocks))
+				r.t.Errorf("16 containers live in 10.64.0.0/28, announced is %v\n%s", got, texts(r.blocks))
 			}
 		})
 	})
@@ -519,7 +509,7 @@ func TestLargerBlockIsNotAdmitted(t *testing.T) {
 			r.opts.Source = &widening{r.grower}
 			r.start()
 			if got := r.announced(); !overlaps(got, pfx("10.64.0.0/29")) {
-				r.t.Errorf("3 containers live in 10.64.0.0/29, announced is %v\n%s", got, texts(r.Keeper.blocks))
+				r.t.Errorf("3 containers live in 10.64.0.0/29, announced is %v\n%s", got, texts(r.blocks))
 			}
 		})
 	})
@@ -579,7 +569,7 @@ func TestUnclaimedBlockIsHandedOut(t *testing.T) {
 		r.grower.hints <- struct{}{}
 		r.pass(5 * time.Minute)
 		if l, err := r.leases.Allocate(ipam.Key{ContainerID: "dup", Interface: "eth0"}, ipam.Request{}); err == nil && pfx("10.64.0.0/28").Contains(l[0].Addr) {
-			r.t.Errorf("%v leased of a block that is nobody's by the source for an hour\n%s", l[0].Addr, texts(r.Keeper.blocks))
+			r.t.Errorf("%v leased of a block that is nobody's by the source for an hour\n%s", l[0].Addr, texts(r.blocks))
 		}
 	})
 }
@@ -593,7 +583,7 @@ func TestOneRefusedClaimStopsAll(t *testing.T) {
 		r.start()
 		r.pass(5 * time.Minute)
 		if got := r.keys(open); !slices.Contains(got, "10.64.0.48/28") {
-			r.t.Errorf("open are %v\n%s", got, texts(r.Keeper.blocks))
+			r.t.Errorf("open are %v\n%s", got, texts(r.blocks))
 		}
 	})
 }
@@ -635,7 +625,7 @@ func TestStopInTheLastSettle(t *testing.T) {
 func (r *rig) quietly() bool {
 	r.journal.mu.Lock()
 	defer r.journal.mu.Unlock()
-	return slices.ContainsFunc(r.journal.lines, func(l string) bool { return strings.Contains(l, "to the ToRs alone") })
+	return slices.ContainsFunc(r.lines, func(l string) bool { return strings.Contains(l, "to the ToRs alone") })
 }
 
 // A block that was lost and is claimed anew stays lost.
@@ -661,7 +651,7 @@ func TestReleaseOfTheOnlyBlockRetires(t *testing.T) {
 		r.start()
 		r.pass(5 * time.Minute)
 		if got := r.keys(open); len(got) == 0 {
-			r.t.Errorf("one block was released, not all: the host has\n%s\nand problems %q", texts(r.Keeper.blocks), r.Status().Problems)
+			r.t.Errorf("one block was released, not all: the host has\n%s\nand problems %q", texts(r.blocks), r.Status().Problems)
 		}
 	})
 }
@@ -694,7 +684,6 @@ func TestFencedAddressesDoNotCount(t *testing.T) {
 				r.t.Fatal(err)
 			}
 		}
-		r.t.Logf("%d damaged, %d leased", len(r.leases.Damaged()), len(r.leases.Leases()))
 		ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
 		defer cancel()
 		if err := r.Await(ctx, "", r.Opened()); errors.Is(err, context.DeadlineExceeded) {
@@ -742,11 +731,9 @@ func TestGrowthAndReleaseTogetherExceedTheBudget(t *testing.T) {
 			r.t.Fatal(err)
 		}
 		r.pass(time.Minute)
-		r.t.Logf("before %v", r.announced())
 		r.grower.set(func() { r.grower.hanged = nil })
 		close(hanged)
 		r.pass(5 * time.Minute)
-		r.t.Logf("announced %v\n%s\n%q", r.announced(), texts(r.Keeper.blocks), r.Status().Problems)
 		if got := r.keys(opening); len(got) > 0 {
 			r.t.Errorf("claimed, never used and never given back: %v", got)
 		}
