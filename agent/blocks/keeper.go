@@ -126,7 +126,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 	}
 	k.saved = record
 	k.told = ipam.Cover(usedOf(record))
-	k.discards = k.told
+	k.discards = union(k.told, ipam.Cover(prefixesIn(record))) // what was about to be opened may be announced already
 	have, err := k.opts.Source.Blocks(ctx)
 	if err != nil {
 		if k.grower == nil || ctx.Err() != nil {
@@ -139,7 +139,9 @@ func (k *Keeper) Load(ctx context.Context) error {
 		record: record, have: have, heard: err == nil, configured: k.opts.Configured, source: k.opts.Source.Name(),
 		grows: k.grower != nil, leasedIn: k.leases.LeasedIn,
 	}.blocks())
-	k.retired = record.Retired && len(k.blocks) > 0
+	if k.retired = record.Retired && len(k.blocks) > 0; k.retired {
+		k.release(func(b owned) bool { return !b.released })
+	}
 	if err == nil && k.grower != nil {
 		k.reclaim(ctx)
 	}
@@ -164,7 +166,7 @@ func (k *Keeper) reclaim(ctx context.Context) {
 
 // Restore has the kernel discard what nobody has in the blocks that this host has had, before anything else is touched.
 func (k *Keeper) Restore(ctx context.Context) error {
-	k.discards = union(k.told, target(k.blocks, nobody))
+	k.discards = union(k.discards, target(k.blocks, nobody))
 	rs := make([]routes.Route, len(k.discards))
 	for i, p := range k.discards {
 		rs[i] = discard(p)

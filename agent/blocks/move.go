@@ -217,7 +217,10 @@ func (k *Keeper) save() error {
 	r := ipam.Record{Retired: k.retired}
 	for _, b := range k.blocks {
 		if b.stage != lost && !b.pending() {
-			r.Blocks = append(r.Blocks, ipam.RecordedBlock{Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Opening: b.stage == opening, Released: b.released})
+			r.Blocks = append(r.Blocks, ipam.RecordedBlock{
+				Prefix: b.Prefix, Pool: b.Pool, Source: b.Source,
+				Opening: b.stage == opening || b.returning, Released: b.released || b.returning,
+			})
 		}
 	}
 	if r.Equal(k.saved) {

@@ -16,6 +16,14 @@ func prefixesOf(bs []owned) []netip.Prefix {
 	return ps
 }
 
+func prefixesIn(r ipam.Record) []netip.Prefix {
+	ps := make([]netip.Prefix, len(r.Blocks))
+	for i, b := range r.Blocks {
+		ps[i] = b.Prefix
+	}
+	return ps
+}
+
 // usedOf are the recorded blocks from which something may have been leased.
 func usedOf(r ipam.Record) []netip.Prefix {
 	var ps []netip.Prefix

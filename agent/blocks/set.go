@@ -95,7 +95,11 @@ func (s start) blocks() []owned {
 	}
 	for _, r := range s.record.Blocks {
 		for i := range bs {
-			if b := &bs[i]; s.grows && r.Released && r.Prefix.Overlaps(b.Prefix) && b.stage != opening {
+			switch b := &bs[i]; {
+			case !s.grows || !r.Released || !r.Prefix.Overlaps(b.Prefix):
+			case r.Opening:
+				b.stage, b.released = leaving, true
+			case b.stage != opening:
 				b.stage, b.released = draining, true
 			}
 		}
@@ -108,7 +112,7 @@ func (s start) remembered(r ipam.RecordedBlock, bs []owned) []owned {
 	known := prefixesOf(bs)
 	replaced := false
 	for _, b := range bs {
-		if b.stage == opening && b.Prefix != r.Prefix && b.Prefix.Overlaps(r.Prefix) {
+		if !r.Opening && b.stage == opening && b.Prefix != r.Prefix && b.Prefix.Overlaps(r.Prefix) {
 			known = without(known, b.Prefix) // until the larger one is open, this one stays
 			replaced = true
 		}
@@ -144,7 +148,9 @@ func merge(bs []owned, have []ipam.Block, source string) []owned {
 		b := &out[i]
 		has := slices.ContainsFunc(have, func(h ipam.Block) bool { return h.Prefix == b.Prefix })
 		switch {
-		case b.Source != source || b.stage == leaving || has:
+		case b.Source != source || has:
+		case b.stage == leaving:
+			b.released = true // it must not be taken back into use: by now it may be another's
 		case b.stage != lost:
 			b.unclaimed, b.missing = true, true
 		}

@@ -108,6 +108,8 @@ func TestStart(t *testing.T) {
 			[]string{"10.64.0.0/26 static"}},
 		{"the larger one was not open yet", []string{"10.64.0.0/26 static", "10.64.0.0/25 static opening"}, []string{"10.64.0.0/25 static"}, nil, "static", false,
 			[]string{"10.64.0.0/25 static opening", "10.64.0.0/26 static"}},
+		{"the larger one was not open yet, and another part is wanted", []string{"10.64.0.0/26 static", "10.64.0.0/25 static opening"}, []string{"10.64.0.64/26 static"}, nil, "static", false,
+			[]string{"10.64.0.64/26 static opening", "10.64.0.0/26 static released"}},
 		{"etcd has no static block yet", []string{"10.64.0.0/26 static"}, nil, nil, "etcd", false, []string{"10.64.0.0/26 static missing"}},
 		{"static, and etcd is away", []string{"10.64.0.0/26 static"}, nil, nil, "etcd", true, []string{"10.64.0.0/26 static unclaimed"}},
 		{"etcd is away", []string{"10.64.0.0/26", "10.64.0.64/26 opening"}, nil, nil, "etcd", true, []string{"10.64.0.0/26", "10.64.0.64/26 opening"}},

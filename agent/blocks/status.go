@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -169,6 +170,9 @@ func (k *Keeper) giveUp(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 		k.dismiss(ErrNoGrowth)
 	}
 	k.release(chosen)
+	if err := errors.Join(k.save(), k.handOut()); err != nil {
+		return found, fmt.Errorf("released, but a restart of the agent may forget it: %w", err)
+	}
 	return found, nil
 }
 

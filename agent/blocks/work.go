@@ -105,7 +105,9 @@ func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 		return k.claim(k.blocks[i])
 	}
 	if back := k.empty(uses); len(back) > 0 && k.due(opRelease) {
-		return k.giveBack(back)
+		if op := k.giveBack(back); op != nil {
+			return op
+		}
 	}
 	var short []section
 	waiting := k.waiting()
@@ -124,10 +126,12 @@ func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 	return nil
 }
 
-// forget drops the refusals of growths that nobody needs any more.
+// forget drops the refusals of growths and claims that nobody needs any more.
 func (k *Keeper) forget(needed []section) {
 	for op := range k.refusals {
-		if strings.HasPrefix(op, opGrow) && !slices.ContainsFunc(needed, func(s section) bool { return growing(s) == op }) {
+		grows := slices.ContainsFunc(needed, func(s section) bool { return growing(s) == op })
+		claims := slices.ContainsFunc(k.blocks, func(b owned) bool { return b.unclaimed && opClaim+b.Prefix.String() == op })
+		if strings.HasPrefix(op, opGrow) && !grows || strings.HasPrefix(op, opClaim) && !claims {
 			delete(k.refusals, op)
 		}
 	}
@@ -214,8 +218,17 @@ func (k *Keeper) empty(uses map[netip.Prefix]use) []netip.Prefix {
 	return ps
 }
 
+// giveBack is nil if it cannot be recorded first that the blocks may be another host's from now on: after a crash, this host
+// would use them by its record.
 func (k *Keeper) giveBack(ps []netip.Prefix) operation {
-	k.change(func(b owned) bool { return slices.Contains(ps, b.Prefix) }, func(b *owned) { b.returning = true })
+	chosen := func(b owned) bool { return slices.Contains(ps, b.Prefix) }
+	before := slices.Clone(k.blocks)
+	k.change(chosen, func(b *owned) { b.returning = true })
+	if err := k.save(); err != nil {
+		k.setBlocks(before)
+		k.refuse(opRelease, err)
+		return nil
+	}
 	return func(ctx context.Context) func() {
 		err := k.grower.Release(ctx, ps)
 		return func() {
