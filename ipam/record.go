@@ -24,6 +24,7 @@ type RecordedBlock struct {
 	Pool     string       `json:"pool"`
 	Source   string       `json:"source"`
 	Opening  bool         `json:"opening,omitempty"`  // nothing was leased from it yet
+	Lost     bool         `json:"lost,omitempty"`     // another host has claimed it while containers of this one live in it
 	Released bool         `json:"released,omitempty"` // it goes for good when its last lease has ended
 }
 

@@ -158,7 +158,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 // reclaim claims what this host has by its records alone, before it uses it if that can be: another host may have it by now.
 func (k *Keeper) reclaim(ctx context.Context) {
 	for _, b := range slices.Clone(k.blocks) {
-		if b.unclaimed {
+		if b.unclaimed || b.stage == lost {
 			k.claim(b)(ctx)()
 		}
 	}

@@ -354,6 +354,16 @@ func TestClaimTakenAway(t *testing.T) {
 					r.t.Errorf("it did\n%s", got)
 				}
 				r.has("10.64.0.0/28 lost", "10.64.0.16/28")
+				r.stop()
+				r.start() // the container in it is not forgotten
+				r.problem("block 10.64.0.0/28 is claimed by another host")
+				if announced := r.announced(); overlaps(announced, netip.MustParsePrefix("10.64.0.0/28")) {
+					r.t.Errorf("another host's block is announced after a restart: %v", announced)
+				}
+				r.grower.set(func() { r.grower.taken = nil })
+				r.pass(time.Minute)
+				r.has("10.64.0.16/28", "10.64.0.0/28") // the other host gave it back
+				r.problem("")
 			})
 		})
 	}
@@ -493,6 +503,9 @@ func TestNothingChangesWithoutARecord(t *testing.T) {
 			r.t.Errorf("it did\n%s", got)
 		}
 		r.problem("blocks not recorded, none is opened")
+		if err := r.Await(r.t.Context(), "", r.Opened()); err == nil || !strings.Contains(err.Error(), "blocks not recorded") {
+			r.t.Errorf("an attach that waits is told: %v", err)
+		}
 		if err := os.Rename(full+".away", full); err != nil {
 			r.t.Fatal(err)
 		}

@@ -156,6 +156,7 @@ func (k *Keeper) move(ctx context.Context, gate error) []string {
 		if err := first.do(); err != nil {
 			admit = nobody
 			problems = append(problems, k.failure(ctx, first.what, err))
+			k.disappointAll(fmt.Errorf("%s: %w", first.what, err))
 		}
 	}
 	then := target(k.blocks, admit)
@@ -185,6 +186,7 @@ func (k *Keeper) move(ctx context.Context, gate error) []string {
 		return problems // what is to be replaced stays until all that replaces it stands
 	}
 	if err := k.opens(admit); err != nil {
+		k.disappointAll(fmt.Errorf("blocks not opened: %w", err))
 		return append(problems, k.failure(ctx, "blocks not opened", err))
 	}
 	if replaced := minus(say(via), say(then)); len(replaced) > 0 {
@@ -216,9 +218,9 @@ func (k *Keeper) failure(ctx context.Context, what string, err error) string {
 func (k *Keeper) save() error {
 	r := ipam.Record{Retired: k.retired}
 	for _, b := range k.blocks {
-		if b.stage != lost && !b.pending() {
+		if !b.pending() {
 			r.Blocks = append(r.Blocks, ipam.RecordedBlock{
-				Prefix: b.Prefix, Pool: b.Pool, Source: b.Source,
+				Prefix: b.Prefix, Pool: b.Pool, Source: b.Source, Lost: b.stage == lost,
 				Opening: b.stage == opening || b.returning, Released: b.released || b.returning,
 			})
 		}

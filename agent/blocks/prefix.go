@@ -28,7 +28,7 @@ func prefixesIn(r ipam.Record) []netip.Prefix {
 func usedOf(r ipam.Record) []netip.Prefix {
 	var ps []netip.Prefix
 	for _, b := range r.Blocks {
-		if !b.Opening {
+		if !b.Opening && !b.Lost {
 			ps = append(ps, b.Prefix)
 		}
 	}

@@ -72,7 +72,7 @@ type start struct {
 func (s start) blocks() []owned {
 	var used []netip.Prefix // from which something may have been leased
 	for _, r := range s.record.Blocks {
-		if !r.Opening {
+		if !r.Opening && !r.Lost {
 			used = append(used, r.Prefix)
 		}
 	}
@@ -96,7 +96,7 @@ func (s start) blocks() []owned {
 	for _, r := range s.record.Blocks {
 		for i := range bs {
 			switch b := &bs[i]; {
-			case !s.grows || !r.Released || !r.Prefix.Overlaps(b.Prefix):
+			case !s.grows || !r.Released || !r.Prefix.Overlaps(b.Prefix) || b.stage == lost:
 			case r.Opening:
 				b.stage, b.released = leaving, true
 			case b.stage != opening:
@@ -124,6 +124,10 @@ func (s start) remembered(r ipam.RecordedBlock, bs []owned) []owned {
 			b.stage = opening
 		}
 		switch {
+		case r.Lost && (!s.grows || !s.leasedIn(rest)): // another host's, and nobody of this one lives in it
+			continue
+		case r.Lost:
+			b.stage = lost
 		case replaced:
 		case !s.grows && r.Opening, s.heard && r.Opening: // it was never used, and is not ours any more
 			continue

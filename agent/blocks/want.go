@@ -112,6 +112,13 @@ func (k *Keeper) disappoint(pool string, r *refusal) {
 	}
 }
 
+// disappointAll tells all who wait that what they wait for cannot be opened now.
+func (k *Keeper) disappointAll(err error) {
+	for pool := range k.waiting() {
+		k.disappoint(pool, &refusal{err: err, until: time.Now().Add(minRetry)})
+	}
+}
+
 // dismiss ends all waiting.
 func (k *Keeper) dismiss(err error) {
 	k.mu.Lock()

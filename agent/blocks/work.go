@@ -101,7 +101,7 @@ func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 	if k.grower == nil {
 		return nil
 	}
-	if i := slices.IndexFunc(k.blocks, func(b owned) bool { return b.unclaimed && k.due(opClaim+b.Prefix.String()) }); i >= 0 {
+	if i := slices.IndexFunc(k.blocks, func(b owned) bool { return (b.unclaimed || b.stage == lost) && k.due(opClaim+b.Prefix.String()) }); i >= 0 {
 		return k.claim(k.blocks[i])
 	}
 	if back := k.empty(uses); len(back) > 0 && k.due(opRelease) {
@@ -130,7 +130,7 @@ func (k *Keeper) next(uses map[netip.Prefix]use) operation {
 func (k *Keeper) forget(needed []section) {
 	for op := range k.refusals {
 		grows := slices.ContainsFunc(needed, func(s section) bool { return growing(s) == op })
-		claims := slices.ContainsFunc(k.blocks, func(b owned) bool { return b.unclaimed && opClaim+b.Prefix.String() == op })
+		claims := slices.ContainsFunc(k.blocks, func(b owned) bool { return (b.unclaimed || b.stage == lost) && opClaim+b.Prefix.String() == op })
 		if strings.HasPrefix(op, opGrow) && !grows || strings.HasPrefix(op, opClaim) && !claims {
 			delete(k.refusals, op)
 		}
@@ -170,9 +170,15 @@ func (k *Keeper) claim(b owned) operation {
 		return func() {
 			switch {
 			case errors.Is(err, ipam.ErrTaken):
-				k.log.Error("block is another host's: it is neither announced nor handed out any more", "block", b.Prefix, "err", err)
-				k.change(same, func(o *owned) { o.stage, o.unclaimed, o.missing = lost, false, false })
-				k.stale = true // a part of a large one may have been claimed
+				k.change(same, func(o *owned) {
+					if o.stage != lost {
+						k.log.Error("block is another host's: it is neither announced nor handed out any more", "block", b.Prefix, "err", err)
+					}
+					o.stage, o.unclaimed, o.missing = lost, false, false
+				})
+				k.stale = k.stale || k.refusals[op] == nil // a part of a large one may have been claimed
+				k.refuse(op, err)                          // it may be given back, and containers of this host live in it
+				return
 			case errors.Is(err, ipam.ErrUnknownPool):
 				k.log.Warn("block is in no pool of the source: it goes when its last lease has ended", "block", b.Prefix, "source", k.grower.Name())
 				k.release(same)

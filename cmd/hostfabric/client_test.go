@@ -249,6 +249,15 @@ func TestLeaseAge(t *testing.T) {
 	}
 }
 
+// TestAgentsOwnFailureToConnect: what the agent says of its etcd is not taken for an agent that does not answer.
+func TestAgentsOwnFailureToConnect(t *testing.T) {
+	says := "attach web/eth0: no free address: etcd: connection error: desc = refused"
+	_, err := execute(t, "status", "--socket", serveFake(t, &fakeAgent{err: status.Error(codes.Unavailable, says)}))
+	if err == nil || err.Error() != says {
+		t.Errorf("%v, want %s", err, says)
+	}
+}
+
 func TestClientErrors(t *testing.T) {
 	nobody := filepath.Join(shortDir(t), "api.sock")
 	stale := filepath.Join(shortDir(t), "api.sock")

@@ -3,4 +3,4 @@ package main
 import "strings"
 
 // isDialFailure tells a socket that nobody answers from an agent that answers "unavailable".
-func isDialFailure(message string) bool { return strings.Contains(message, "connection error") }
+func isDialFailure(message string) bool { return strings.HasPrefix(message, "connection error") }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/hostfabric/hostfabric/agent/config"
@@ -58,15 +59,15 @@ func hostID(cfg *config.Config, machine string, log *slog.Logger) (string, error
 	file := filepath.Join(cfg.StateDir, "host-id")
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return newHostID(file, machine)
+		return firstHostID(cfg, file, machine)
 	}
 	if err != nil {
 		return "", fmt.Errorf("identity of this host: %w", err)
 	}
 	fields := strings.Fields(string(text))
 	switch {
-	case len(fields) == 0:
-		return "", fmt.Errorf("identity of this host: %s is empty: remove it if this host has claimed no blocks, or set etcd.host_id", file)
+	case len(fields) == 0 || !hostIDText.MatchString(fields[0]):
+		return "", fmt.Errorf("identity of this host: %s is not understood: %s", file, lostIdentity)
 	case len(fields) == 1 && machine != "": // written while the machine could not be told
 		return fields[0], writeHostID(file, fields[0], machine)
 	case len(fields) == 1 || machine == "" || fields[1] == machine:
@@ -75,6 +76,26 @@ func hostID(cfg *config.Config, machine string, log *slog.Logger) (string, error
 	log.Warn("the state directory is another machine's: beginning with a new identity and without its blocks", "file", file)
 	if err := os.Rename(cfg.BlockRecord(), cfg.BlockRecord()+".other-machine"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("put the other machine's record of blocks aside: %w", err)
+	}
+	return newHostID(file, machine)
+}
+
+// hostIDText is what newHostID draws.
+var hostIDText = regexp.MustCompile("^[0-9a-f]{32}$")
+
+const lostIdentity = "set etcd.host_id to the ID that this host has in `hostfabric blocks claims` of another host, " +
+	"or remove host-id and blocks.json from the state directory if no container of this host has an address"
+
+// firstHostID draws an identity for a host that has none, unless it has blocks by another: they would be somebody else's.
+func firstHostID(cfg *config.Config, file, machine string) (string, error) {
+	record, err := ipam.LoadRecord(cfg.BlockRecord())
+	if err != nil {
+		return "", err
+	}
+	for _, b := range record.Blocks {
+		if b.Source == etcd.Name {
+			return "", fmt.Errorf("identity of this host: %s is missing, and this host has claimed %s: %s", file, b.Prefix, lostIdentity)
+		}
 	}
 	return newHostID(file, machine)
 }

@@ -70,11 +70,24 @@ func TestUnique(t *testing.T) {
 func TestHostIDNotUnderstood(t *testing.T) {
 	cfg := &config.Config{StateDir: t.TempDir()}
 	file := filepath.Join(cfg.StateDir, "host-id")
-	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+	log := slog.New(slog.DiscardHandler)
+	for _, text := range []string{"\n", "zzz\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hostID(cfg, "machine", log); err == nil || !strings.Contains(err.Error(), file+" is not understood") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := hostID(cfg, "machine", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), file+" is empty") {
-		t.Errorf("an empty file: %v", err)
+	record := ipam.Record{Blocks: []ipam.RecordedBlock{{Prefix: netip.MustParsePrefix("10.64.0.0/26"), Pool: "default", Source: "etcd"}}}
+	if err := record.Save(cfg.BlockRecord()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hostID(cfg, "machine", log); err == nil || !strings.Contains(err.Error(), "has claimed 10.64.0.0/26") {
+		t.Errorf("no identity, but blocks: %v", err)
 	}
 }
 

@@ -61,7 +61,7 @@ func (s *Source) grow(ctx context.Context, pool ipam.Pool, a area, g ipam.Growth
 		if err != nil || mine {
 			return blocks, err
 		}
-		won, err := s.claim(ctx, snap, s.keysOf(pool.Name, blocks))
+		won, err := s.claim(ctx, snap, s.keysOf(pool.Name, blocks), nil)
 		switch {
 		case won:
 			delete(s.unsettled, a)
@@ -98,7 +98,7 @@ func (s *Source) choose(snap *snapshot, pool ipam.Pool, a area, g ipam.Growth, p
 	var untold []netip.Prefix
 	for _, c := range snap.claims {
 		switch {
-		case c.ID != s.id.ID:
+		case !s.mine(c.Claim):
 			l.alien = append(l.alien, c.Prefix)
 		case !within(c.Prefix, l.own) && !s.knows(c.Prefix):
 			untold = append(untold, c.Prefix)
@@ -109,7 +109,7 @@ func (s *Source) choose(snap *snapshot, pool ipam.Pool, a area, g ipam.Growth, p
 		return untold, true, nil
 	}
 	for _, c := range snap.claims {
-		if c.ID == s.id.ID && !within(c.Prefix, l.own) {
+		if s.mine(c.Claim) && !within(c.Prefix, l.own) {
 			l.own = append(l.own, c.Prefix)
 		}
 	}
@@ -163,13 +163,17 @@ func (s *Source) keysOf(pool string, blocks []netip.Prefix) []string {
 	return names
 }
 
-// claim makes keys this host's, if none of them exists and the registry is the snapshot's.
-func (s *Source) claim(ctx context.Context, snap *snapshot, names []string) (won bool, err error) {
+// mine says whether a claim is this host's: by its ID and its name, for two machines may have come to have one ID.
+func (s *Source) mine(c Claim) bool { return c.ID == s.id.ID && c.Host == s.id.Host }
+
+// claim makes keys this host's, if each is at the revision given for it, 0 for one that does not exist, and the registry is
+// the snapshot's.
+func (s *Source) claim(ctx context.Context, snap *snapshot, names []string, revisions map[string]int64) (won bool, err error) {
 	value := holder{s.id.ID, s.id.Host, time.Now().UTC().Format(time.RFC3339)}.encode()
 	conditions := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.keys.registry()), "=", snap.revision)}
 	var puts []clientv3.Op
 	for _, name := range names {
-		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(name), "=", 0))
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(name), "=", revisions[name]))
 		puts = append(puts, clientv3.OpPut(name, value))
 	}
 	resp, err := s.transact(ctx, conditions, puts...)

@@ -31,7 +31,7 @@ func (s *Source) Conflicts(ctx context.Context) ([]string, error) {
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		texts = append(texts, fmt.Sprintf("%d blocks (the first is %s) are claimed under this host's identity %s by host %s: "+
 			"two machines have one identity, or this host was renamed. "+
-			"Give one of them another etcd.host_id, or remove host-id from its state directory while it is stopped",
+			"Give one of them another etcd.host_id",
 			len(byHost[host]), byHost[host][0].Prefix, s.id.ID, host))
 	}
 	return texts, nil

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -57,11 +58,11 @@ func TestConflictsOfOneID(t *testing.T) {
 	first, clone := f.installation("same", "web1"), f.installation("same", "web2")
 	have := mustGrow(t, first)
 	wantConflicts(t, first)
-	wantPrefixes(t, mustBlocks(t, clone), have[0].String())
+	wantPrefixes(t, mustBlocks(t, clone)) // it is not its own
 	conflict := func(first, host string) string {
 		return "1 blocks (the first is " + first + ") are claimed under this host's identity same by host " + host + ": " +
 			"two machines have one identity, or this host was renamed. " +
-			"Give one of them another etcd.host_id, or remove host-id from its state directory while it is stopped"
+			"Give one of them another etcd.host_id"
 	}
 	wantConflicts(t, clone, conflict("10.64.0.0/26", "web1"))
 	mustGrow(t, clone, have...)
@@ -71,4 +72,31 @@ func TestConflictsOfOneID(t *testing.T) {
 		"1 blocks (the first is 10.64.2.0/26) are claimed by another installation of host web3 (ID another): "+
 			"if it is gone, release them with `hostfabric blocks release --host web3 --id another`",
 		conflict("10.64.0.0/26", "web1"), conflict("10.64.0.64/26", "web2"))
+}
+
+// TestOneIDOfTwoHosts: a host does not take for its own what a host of another name has claimed under its ID, unless it
+// names the block, as one that was renamed does; and only once, or two would take it from each other for ever.
+func TestOneIDOfTwoHosts(t *testing.T) {
+	f := newFabric(t)
+	a, b := f.installation("same", "a"), f.installation("same", "b")
+	have := mustGrow(t, a)
+	wantPrefixes(t, mustBlocks(t, b))
+	if other := mustGrow(t, b); other[0] == have[0] {
+		t.Errorf("b grew into %v, which a has", other)
+	}
+	if _, err := b.Claim(t.Context(), "", have); err != nil {
+		t.Errorf("a host that was renamed: %v", err)
+	}
+	if _, err := a.Claim(t.Context(), "", have); !errors.Is(err, ipam.ErrTaken) {
+		t.Errorf("a takes back what it had: %v, want %v", err, ipam.ErrTaken)
+	}
+	if blocks := mustBlocks(t, b); len(blocks) != 2 {
+		t.Errorf("b has %v", blocks)
+	}
+	if err := a.Release(t.Context(), have); err != nil {
+		t.Error(err)
+	}
+	if blocks := mustBlocks(t, b); len(blocks) != 2 {
+		t.Errorf("a has released what is b's: it has %v", blocks)
+	}
 }

@@ -46,6 +46,9 @@ type Config struct {
 // Identity is who claims. Blocks are the ID's, a random one that a host keeps: hosts of one name never share claims.
 type Identity struct{ ID, Host string }
 
+// Name is what blocks of this source are labelled with.
+const Name = "etcd"
+
 // Source claims blocks in etcd. Its methods may be called from any goroutine.
 type Source struct {
 	*conn
@@ -148,7 +151,7 @@ func (s *Source) Close() error {
 }
 
 // Name is how blocks of this source are labelled.
-func (s *Source) Name() string { return "etcd" }
+func (s *Source) Name() string { return Name }
 
 // Pools are those this host is configured with.
 func (s *Source) Pools() []ipam.Pool { return clonePools(s.pools) }

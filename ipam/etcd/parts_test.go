@@ -120,14 +120,14 @@ func TestALaterPartIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing, err := a.missing(snap, all)
+	missing, _, err := a.missing(snap, all)
 	if err != nil || len(missing) != 256 {
 		t.Fatal(len(missing), err)
 	}
 	if _, err := b.Claim(t.Context(), "", prefixes("10.128.15.240/28")); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := a.claimParts(t.Context(), snap, missing); n != 2*maxClaim || err != nil {
+	if n, err := a.claimParts(t.Context(), snap, missing, nil); n != 2*maxClaim || err != nil {
 		t.Errorf("claimed %d, %v, want %d", n, err, 2*maxClaim)
 	}
 	_, err = a.Claim(t.Context(), "", prefixes("10.128.0.0/20"))

@@ -129,13 +129,14 @@ func (s *Source) interrupted(ctx context.Context, err error) error {
 	return fmt.Errorf("etcd at %s: too many hosts claim at once: %w", s.endpoints, context.Cause(ctx))
 }
 
-// Blocks returns what this host's ID has claimed, in any pool, oldest first.
+// Blocks returns what this host has claimed, in any pool, oldest first. Claims under its ID by a host of another name are not
+// among them, see Claim.
 func (s *Source) Blocks(ctx context.Context) ([]ipam.Block, error) {
 	snap, err := s.read(ctx, s.keys.claims())
 	if err != nil {
 		return nil, err
 	}
-	own := slices.DeleteFunc(snap.claims, func(c claim) bool { return c.ID != s.id.ID })
+	own := slices.DeleteFunc(snap.claims, func(c claim) bool { return !s.mine(c.Claim) })
 	slices.SortFunc(own, func(a, b claim) int {
 		return cmp.Or(cmp.Compare(a.created, b.created), a.Prefix.Addr().Compare(b.Prefix.Addr()))
 	})
@@ -201,7 +202,7 @@ func (s *Source) sibling(p netip.Prefix, claims []claim) ipam.Sibling {
 	for _, c := range claims {
 		switch {
 		case !c.Prefix.Overlaps(prefix):
-		case c.ID != s.id.ID:
+		case !s.mine(c.Claim):
 			sibling.State, sibling.Host = ipam.SiblingTaken, c.Host
 			return sibling
 		default:

@@ -22,7 +22,7 @@ func (s *Source) Release(ctx context.Context, prefixes []netip.Prefix) error {
 	done, err := s.turn(ctx)
 	if err == nil {
 		defer done()
-		_, err = s.release(ctx, func(c Claim) bool { return c.ID == s.id.ID && within(c.Prefix, prefixes) })
+		_, err = s.release(ctx, func(c Claim) bool { return s.mine(c) && within(c.Prefix, prefixes) })
 	}
 	if err != nil {
 		return fmt.Errorf("release %s: %w", list(prefixes), err)

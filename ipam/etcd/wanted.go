@@ -24,7 +24,8 @@ type wanted struct {
 // The blocks that this host does not have yet are claimed all or none if they are at most 127. More, up to 4,096 blocks with
 // those that it has, are claimed 127 at a time. Nothing is claimed if one of them is taken at the start; what was claimed when a
 // later part fails, perhaps because another host has claimed one meanwhile, stays this host's, and Blocks lists it. Try again:
-// only what is missing is claimed then.
+// only what is missing is claimed then. A block that is claimed under this host's ID and another name becomes this host's,
+// once: the host was renamed.
 func (s *Source) Claim(ctx context.Context, pool string, prefixes []netip.Prefix) ([]ipam.Block, error) {
 	blocks, err := s.claimWanted(ctx, pool, prefixes)
 	if err != nil {
@@ -73,11 +74,11 @@ func (s *Source) claimMissing(ctx context.Context, all []wanted, pools []ipam.Po
 		if err != nil {
 			return claimed, err
 		}
-		missing, err := s.missing(snap, all)
+		missing, revisions, err := s.missing(snap, all)
 		if err != nil || len(missing) == 0 {
 			return claimed, err
 		}
-		n, err := s.claimParts(ctx, snap, missing)
+		n, err := s.claimParts(ctx, snap, missing, revisions)
 		claimed += n
 		switch {
 		case n == len(missing):
@@ -95,9 +96,9 @@ func (s *Source) claimMissing(ctx context.Context, all []wanted, pools []ipam.Po
 
 // claimParts claims keys in as few transactions as can be, and returns how many it has claimed when one fails or is lost to
 // another host.
-func (s *Source) claimParts(ctx context.Context, snap *snapshot, names []string) (claimed int, err error) {
+func (s *Source) claimParts(ctx context.Context, snap *snapshot, names []string, revisions map[string]int64) (claimed int, err error) {
 	for part := range slices.Chunk(names, maxClaim) {
-		won, err := s.claim(ctx, snap, part)
+		won, err := s.claim(ctx, snap, part, revisions)
 		if err != nil || !won {
 			return claimed, err
 		}
@@ -106,30 +107,35 @@ func (s *Source) claimParts(ctx context.Context, snap *snapshot, names []string)
 	return claimed, nil
 }
 
-// missing returns the keys that are this host's not yet. Those of other hosts are an ErrTaken.
-func (s *Source) missing(snap *snapshot, all []wanted) ([]string, error) {
+// missing returns the keys that are this host's not yet, and the revisions of those that are its under an earlier name. Those
+// of other hosts are an ErrTaken; so is one that this host has had under this name, and that somebody else of its ID
+// has taken over.
+func (s *Source) missing(snap *snapshot, all []wanted) (missing []string, revisions map[string]int64, err error) {
 	own := make(map[string]bool)
+	revisions = make(map[string]int64)
 	var aliens []claim
 	for _, c := range snap.claims {
-		if c.ID == s.id.ID {
+		switch {
+		case s.mine(c.Claim):
 			own[c.key] = true
-		} else {
+		case c.ID == s.id.ID && !s.knows(c.Prefix):
+			revisions[c.key] = c.modified
+		default:
 			aliens = append(aliens, c)
 		}
 	}
-	var missing []string
 	for _, w := range all {
 		for i, name := range s.keysOf(w.pool.Name, w.blocks) {
 			if own[name] {
 				continue
 			}
 			if j := slices.IndexFunc(aliens, func(c claim) bool { return c.Prefix.Overlaps(w.blocks[i]) }); j >= 0 {
-				return nil, fmt.Errorf("%w: %s by %s", ipam.ErrTaken, aliens[j].Prefix, aliens[j].holder())
+				return nil, nil, fmt.Errorf("%w: %s by %s", ipam.ErrTaken, aliens[j].Prefix, aliens[j].holder())
 			}
 			missing = append(missing, name)
 		}
 	}
-	return missing, nil
+	return missing, revisions, nil
 }
 
 // widen finds the base blocks that prefixes are in or consist of, by pool and address.
