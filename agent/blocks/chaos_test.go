@@ -93,11 +93,11 @@ func (h *chaosHost) configure(i int) {
 	h.configured = nil
 	for len(h.configured) == 0 {
 		for i, p := range all {
-			if h.world.chance(50) {
+			if h.chance(50) {
 				continue
 			}
 			wide := netip.PrefixFrom(p.Addr(), p.Bits()-1)
-			if i%2 == 0 && h.world.chance(40) {
+			if i%2 == 0 && h.chance(40) {
 				h.configured = append(h.configured, wide)
 			} else if !overlaps(h.configured, p) {
 				h.configured = append(h.configured, p)
@@ -164,7 +164,7 @@ func (w *world) over() bool {
 // tend looks after a host between two events.
 func (h *chaosHost) tend() {
 	switch {
-	case h.life == nil && h.world.chance(40):
+	case h.life == nil && h.chance(40):
 		h.start()
 	case h.life != nil && h.isDead():
 		h.kill()
@@ -264,7 +264,7 @@ func (h *chaosHost) deleteClaims() string {
 	defer h.mu.Unlock()
 	var gone []netip.Prefix
 	for _, p := range h.claimed() {
-		if len(gone) == 0 || h.world.chance(50) {
+		if len(gone) == 0 || h.chance(50) {
 			gone = append(gone, p)
 			h.unclaim(h.claimOf(p))
 			h.deleted[p] = time.Now()
@@ -314,7 +314,7 @@ func (h *chaosHost) spoil(e int) string {
 		var failing []string
 		for _, b := range h.bases {
 			for p := b; p.Bits() > b.Bits()-4; p = netip.PrefixFrom(p.Addr(), p.Bits()-1).Masked() {
-				if h.world.chance(20) {
+				if h.chance(20) {
 					failing = append(failing, p.String())
 				}
 			}
@@ -358,7 +358,7 @@ func (h *chaosHost) mend(percent int) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	mended := func(broken bool, at *time.Time, what string) bool {
-		if !broken || !h.world.chance(percent) {
+		if !broken || !h.chance(percent) {
 			return false
 		}
 		h.add("%s: mended: %s", h.name, what)
@@ -446,7 +446,7 @@ func (h *chaosHost) start() {
 	l.seeStrangers()
 	l.serving = true
 	h.mu.Unlock()
-	if h.world.chance(15) {
+	if h.chance(15) {
 		return
 	}
 	if err := l.keeper.Restore(ctx); err != nil {
@@ -483,7 +483,7 @@ func (h *chaosHost) kill() {
 		h.failf("%v", err)
 	}
 	h.life, h.doom = nil, 0
-	if h.configured != nil && h.world.chance(60) {
+	if h.configured != nil && h.chance(60) {
 		h.configure(slices.Index(h.hosts, h))
 	}
 }

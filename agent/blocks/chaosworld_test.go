@@ -125,7 +125,7 @@ func (l *life) point() {
 func (l *life) die() {
 	l.add("%s: killed", l.name)
 	l.dead, l.doom = true, 0
-	l.chaosHost.record = l.readRecord()
+	l.record = l.readRecord()
 	l.excused = l.isExcused()
 }
 
