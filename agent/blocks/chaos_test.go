@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of a single run of the chaos test; 0 draws one for each run")
+	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of a single run of the chaos test; 0 takes 1, 2, 3, ... for the runs")
 	chaosRuns = flag.Int("chaos.runs", 25, "how many runs the chaos test has")
 )
 
@@ -29,7 +29,7 @@ var (
 func TestChaos(t *testing.T) {
 	seed, runs := *chaosSeed, 1
 	if seed == 0 {
-		seed, runs = rand.Uint64N(1<<48), *chaosRuns
+		seed, runs = 1, *chaosRuns // CI tries the same each time; -chaos.runs tries more
 	}
 	for i := range runs {
 		t.Run(fmt.Sprintf("-chaos.seed=%d", seed+uint64(i)), func(t *testing.T) {
