@@ -54,10 +54,9 @@ type Speaker interface {
 type Options struct {
 	Host      string
 	Version   string
-	ASN       uint32
-	RouterID  netip.Addr
-	MTU       func() int // bytes, of new endpoints that ask for none
-	Budget    blocks.Budget
+	Live      func() Live
+	MTU       func() int    // bytes, of new endpoints that ask for none
+	Reloader  Reloader      // nil: the configuration is what it is
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Log       *slog.Logger
@@ -98,6 +97,9 @@ type retirement struct {
 
 // New makes an agent; Run brings it to life.
 func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wirer, table RouteTable, speaker Speaker) *Agent {
+	if opts.Live == nil {
+		opts.Live = func() Live { return Live{} }
+	}
 	if opts.Reconcile == 0 {
 		opts.Reconcile = 30 * time.Second
 	}

@@ -10,11 +10,20 @@ import (
 
 // Learner turns what the fabric announces into desired routes of the host.
 type Learner struct {
-	Table  RouteTable
-	Metric uint32
+	Table RouteTable
 
-	mu   sync.Mutex   // guards host, and keeps learning and a change of it apart
-	host []netip.Addr // preferred source by family, where there is one: replies find their way back to it
+	mu     sync.Mutex // guards what follows, and keeps learning and a change of it apart
+	metric uint32
+	host   []netip.Addr // preferred source by family, where there is one: replies find their way back to it
+}
+
+// SetMetric changes the metric of all fabric routes, of those learned before too: each has its new route in the kernel
+// before the old one goes.
+func (l *Learner) SetMetric(metric uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.metric = metric
+	l.restate()
 }
 
 // HostAddresses are the preferred sources as they are now.
@@ -29,9 +38,16 @@ func (l *Learner) SetHostAddresses(host []netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.host = host
+	l.restate()
+}
+
+// restate has routes learned before follow a change. Caller holds mu.
+func (l *Learner) restate() {
 	var rs []routes.Route
 	for _, s := range l.Table.Status(routes.Fabric) {
-		if r := l.prefer(s.Route); r.Source != s.Route.Source {
+		r := l.prefer(s.Route)
+		r.Metric = l.metric
+		if r.Source != s.Route.Source || r.Metric != s.Route.Metric {
 			rs = append(rs, r)
 		}
 	}
@@ -57,7 +73,7 @@ func (l *Learner) Events() bgp.Events {
 }
 
 func (l *Learner) route(learned bgp.LearnedRoute) routes.Route {
-	r := routes.Route{Prefix: learned.Prefix, Kind: routes.Unicast, Metric: l.Metric}
+	r := routes.Route{Prefix: learned.Prefix, Kind: routes.Unicast, Metric: l.metric}
 	for _, nh := range learned.NextHops {
 		// A link-local next hop carries its interface as zone, where it must be tried without a connected subnet.
 		r.NextHops = append(r.NextHops, routes.NextHop{Addr: nh.WithZone(""), Link: nh.Zone(), Onlink: nh.Zone() != ""})

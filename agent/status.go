@@ -41,10 +41,11 @@ type Block struct {
 
 // Status gathers the state of every room. A speaker that cannot be asked is a problem in it, not an error.
 func (a *Agent) Status(ctx context.Context) Status {
+	live := a.opts.Live()
 	s := Status{
-		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: a.opts.ASN, RouterID: a.opts.RouterID,
+		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: live.ASN, RouterID: live.RouterID,
 		Speaker: a.speaker.Status(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
-		BudgetIPv4: a.opts.Budget.IPv4, BudgetIPv6: a.opts.Budget.IPv6,
+		BudgetIPv4: live.Budget.IPv4, BudgetIPv6: live.Budget.IPv6,
 	}
 	kept := a.blocks.Status()
 	if kept.Gate != nil {
@@ -192,7 +193,7 @@ func (a *Agent) Siblings(ctx context.Context) map[netip.Prefix]ipam.Sibling {
 }
 
 // Budget is how many prefixes this host may announce, by family.
-func (a *Agent) Budget() blocks.Budget { return a.opts.Budget }
+func (a *Agent) Budget() blocks.Budget { return a.opts.Live().Budget }
 
 // ReleaseBlocks has claimed blocks given back once their last lease has ended; none means all. See blocks.Keeper.Release.
 func (a *Agent) ReleaseBlocks(ctx context.Context, prefixes []netip.Prefix) ([]netip.Prefix, error) {

@@ -23,6 +23,7 @@ type view struct {
 	dirty     map[netip.Prefix]struct{}
 	synced    bool
 	tallies   *tallies
+	named     namedHops
 	warned    map[netip.Addr]bool // peers whose routes without a usable next hop were logged
 }
 
@@ -109,6 +110,7 @@ func (v *view) add(now found, pfx netip.Prefix, p *api.Path) found {
 	hop, problem := v.hop(pfx, p, from)
 	if problem == "" {
 		now.hops = append(now.hops, hop)
+		v.named.add(from, hop)
 	} else {
 		v.warn(pfx, hop, from, problem)
 	}

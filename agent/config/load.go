@@ -28,6 +28,18 @@ func LoadWithoutSecrets(path string, overrides *pflag.FlagSet) (*Config, error) 
 	return load(path, overrides, files{unread: true})
 }
 
+// Parse is Load of text that is to be the file at path: names in it are relative to that one's directory.
+func Parse(path string, text []byte, overrides *pflag.FlagSet) (*Config, error) {
+	if len(text) > maxFile {
+		return nil, errTooLarge(path)
+	}
+	return parse(path, text, overrides, files{dir: filepath.Dir(path)})
+}
+
+func errTooLarge(path string) error {
+	return fmt.Errorf("configuration file %s is larger than 1 MiB", path)
+}
+
 func load(path string, overrides *pflag.FlagSet, f files) (*Config, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -50,7 +62,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("configuration file: %w", err)
 	}
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("configuration file %s is larger than 1 MiB", path)
+		return nil, errTooLarge(path)
 	}
 	return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), nil
 }

@@ -15,18 +15,29 @@ import (
 type field[T any] struct {
 	key   string
 	value string
-	set   func(*T, string) error
+	access[T]
 }
 
-// put is a field's set function: parse, then store where at says.
-func put[T, V any](at func(*T) *V, parse func(string) (V, error)) func(*T, string) error {
-	return func(t *T, text string) error {
-		v, err := parse(text)
-		if err != nil {
-			return err
-		}
-		*at(t) = v
-		return nil
+// access is how a field's value is set from text, read back, and taken over from another T.
+type access[T any] struct {
+	set  func(*T, string) error
+	get  func(*T) any
+	keep func(to, from *T)
+}
+
+// put is a field's access: parse, then store where at says.
+func put[T, V any](at func(*T) *V, parse func(string) (V, error)) access[T] {
+	return access[T]{
+		set: func(t *T, text string) error {
+			v, err := parse(text)
+			if err != nil {
+				return err
+			}
+			*at(t) = v
+			return nil
+		},
+		get:  func(t *T) any { return *at(t) },
+		keep: func(to, from *T) { *at(to) = *at(from) },
 	}
 }
 

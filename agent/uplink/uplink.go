@@ -74,7 +74,7 @@ func MTU(peers []netip.Addr) int {
 
 // Watch follows MTU, so that an attach need not ask the kernel.
 type Watch struct {
-	peers []netip.Addr
+	peers atomic.Pointer[[]netip.Addr]
 	mtu   atomic.Int64
 }
 
@@ -83,9 +83,15 @@ const watchInterval = 5 * time.Second
 
 // NewWatch looks once; Run goes on looking.
 func NewWatch(peers []netip.Addr) *Watch {
-	w := &Watch{peers: peers}
-	w.mtu.Store(int64(MTU(peers)))
+	w := &Watch{}
+	w.SetPeers(peers)
 	return w
+}
+
+// SetPeers goes on with the links to other peers.
+func (w *Watch) SetPeers(peers []netip.Addr) {
+	w.peers.Store(&peers)
+	w.mtu.Store(int64(MTU(peers)))
 }
 
 // MTU is the value found last, in bytes.
@@ -100,7 +106,7 @@ func (w *Watch) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			w.mtu.Store(int64(MTU(w.peers)))
+			w.mtu.Store(int64(MTU(*w.peers.Load())))
 		}
 	}
 }

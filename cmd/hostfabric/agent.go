@@ -30,11 +30,11 @@ speaker process unless one runs already, and leaves it running when it ends: sto
 touches no container and no BGP session.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := o.load(cmd)
+			file, err := o.open(cmd)
 			if err != nil {
 				return err
 			}
-			return runAgent(cmd.Context(), cfg, externalSpeaker)
+			return runAgent(cmd.Context(), file, externalSpeaker)
 		},
 	}
 	o.AddFlags(cmd)
@@ -42,10 +42,13 @@ touches no container and no BGP session.`,
 	return cmd
 }
 
-func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) error {
-	log := newLogger(cfg.Log)
-	defer ignoreHangup(log)()
-	r, err := newRooms(ctx, cfg, log)
+func runAgent(ctx context.Context, file configFile, externalSpeaker bool) error {
+	cfg := file.config
+	level := &slog.LevelVar{}
+	log := newLogger(cfg.Log, level)
+	hangups := catchHangups()
+	defer signal.Stop(hangups)
+	r, err := newRooms(ctx, file, log, level)
 	if err != nil {
 		return err
 	}
@@ -59,13 +62,13 @@ func runAgent(ctx context.Context, cfg *config.Config, externalSpeaker bool) err
 	if err := endpoint.SetHostAddresses(host); err != nil {
 		return errors.Join(err, f.close())
 	}
-	err = serve(ctx, cfg, r, f, externalSpeaker, log)
+	err = serve(ctx, cfg, r, f, externalSpeaker, hangups, log)
 	notify(log, daemon.SdNotifyStopping)
 	return err
 }
 
 // serve runs the front-ends until ctx ends and the rooms behind them for as long as a request may need them.
-func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externalSpeaker bool, log *slog.Logger) error {
+func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externalSpeaker bool, hangups <-chan os.Signal, log *slog.Logger) error {
 	roomsCtx, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
 	behind, roomsCtx := errgroup.WithContext(roomsCtx)
@@ -91,6 +94,7 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 		}
 		return nil
 	})
+	front.Go(func() error { return reloadOnHangup(ctx, hangups, r.agent, log) })
 	front.Go(func() error {
 		select {
 		case <-roomsCtx.Done():
@@ -107,16 +111,25 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	return err
 }
 
-func newLogger(c config.Log) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.Level}
+// newLogger logs from level on, which is set to that of the configuration and may change later.
+func newLogger(c config.Log, level *slog.LevelVar) *slog.Logger {
+	level.Set(c.Level)
+	opts := &slog.HandlerOptions{Level: level}
 	if c.Format == config.LogJSON {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }
 
-// ignoreHangup keeps a SIGHUP, which many send for a reload, from ending a process that containers depend on. The
-// returned function lets it through again.
+// catchHangups keeps a SIGHUP that comes before there is anything to reload from ending the process.
+func catchHangups() chan os.Signal {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	return hangups
+}
+
+// ignoreHangup keeps a SIGHUP, which many send for a reload, from ending a process that has nothing to reload. The returned
+// function lets it through again.
 func ignoreHangup(log *slog.Logger) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -125,7 +138,7 @@ func ignoreHangup(log *slog.Logger) (stop func()) {
 		for {
 			select {
 			case <-hangups:
-				log.Warn("SIGHUP is ignored: this version does not reload, restart the process to apply a new configuration")
+				log.Warn("SIGHUP is ignored: this process has its configuration from the agent, have that one reload")
 			case <-done:
 				return
 			}

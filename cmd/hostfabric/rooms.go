@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,8 +29,15 @@ import (
 
 // rooms are what the agent is made of, joined.
 type rooms struct {
-	cfg     *config.Config
+	cfg     *config.Config                // as it was at the start
+	running atomic.Pointer[config.Config] // as it is by reloads since
+	files   configFile
 	log     *slog.Logger
+	level   *slog.LevelVar
+	id      netip.Addr // router ID at the start
+
+	reloading sync.Mutex // one reload at a time
+
 	leases  *ipam.Allocator
 	source  *blockSource
 	fib     *kernel.FIB
@@ -44,8 +53,10 @@ type rooms struct {
 
 // newRooms prepares the host and builds the rooms; none of them runs yet. The lease file comes first: its lock keeps a
 // second agent from touching anything.
-func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *rooms, err error) {
-	r := &rooms{cfg: cfg, log: log}
+func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slog.LevelVar) (_ *rooms, err error) {
+	cfg := file.config
+	r := &rooms{cfg: cfg, files: file, log: log, level: level}
+	r.running.Store(cfg)
 	defer func() {
 		if err != nil {
 			r.close()
@@ -62,8 +73,7 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 			return nil, err
 		}
 	}
-	id, err := routerID(cfg)
-	if err != nil {
+	if r.id, err = routerID(cfg); err != nil {
 		return nil, err
 	}
 	if r.fib, err = kernel.New(kernel.Options{Protocol: kernel.Protocol, Log: log.With("room", "kernel")}); err != nil {
@@ -76,9 +86,10 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 	if r.wirer, err = endpoint.New(endpoint.Options{Log: log.With("room", "endpoint")}); err != nil {
 		return nil, err
 	}
-	r.learner = &agent.Learner{Table: r.table, Metric: cfg.Routes.Metric}
+	r.learner = &agent.Learner{Table: r.table}
+	r.learner.SetMetric(cfg.Routes.Metric)
 	r.speaker = newSpeaker(cfg, r.learner, log)
-	r.feed = &speakerFeed{cfg: cfg, routerID: id, speaker: r.speaker, log: log}
+	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, speaker: r.speaker, log: log}
 	r.blocks = blocks.New(r.blockOptions(), r.leases, r.table, r.speaker)
 	if err := r.blocks.Load(ctx); err != nil {
 		return nil, err
@@ -89,7 +100,7 @@ func newRooms(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *roo
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
-	r.agent = agent.New(r.agentOptions(id), r.leases, r.blocks, r.wirer, r.table, r.speaker)
+	r.agent = agent.New(r.agentOptions(), r.leases, r.blocks, r.wirer, r.table, r.speaker)
 	return r, nil
 }
 
@@ -178,12 +189,10 @@ func openLeases(cfg *config.Config, log *slog.Logger) (*ipam.Allocator, error) {
 
 func (r *rooms) blockOptions() blocks.Options {
 	cfg := r.cfg
-	ipv4, ipv6 := cfg.Families()
 	return blocks.Options{
 		Source: r.source.Source, Configured: r.source.configured, Record: cfg.BlockRecord(), Reserved: cfg.Reserved, HostAddress: cfg.HostAddress,
-		Budget: blocks.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6}, MaxBlocks: cfg.IPAM.MaxBlocks,
-		ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle,
-		Gate: func() error { return sysctl.CheckForwarding(ipv4, ipv6) },
+		Budget: blocks.Budget(cfg.Budget), MaxBlocks: cfg.IPAM.MaxBlocks, ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle,
+		Gate: func() error { return sysctl.CheckForwarding(r.running.Load().Families()) },
 		Occupant: func(ctx context.Context, block netip.Prefix) (string, error) {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
@@ -210,17 +219,20 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 	return r.feed.setOwn(ctx, own)
 }
 
-func (r *rooms) agentOptions(routerID netip.Addr) agent.Options {
-	cfg := r.cfg
+func (r *rooms) agentOptions() agent.Options {
 	return agent.Options{
-		Host: cfg.Host, Version: version, ASN: cfg.ASN, RouterID: routerID,
+		Host: r.cfg.Host, Version: version,
+		Live: func() agent.Live {
+			cfg := r.running.Load()
+			return agent.Live{ASN: cfg.ASN, RouterID: r.routerID(cfg), Budget: blocks.Budget(cfg.Budget)}
+		},
 		MTU: func() int {
-			if cfg.MTU != 0 {
-				return cfg.MTU
+			if mtu := r.running.Load().MTU; mtu != 0 {
+				return mtu
 			}
 			return r.uplinks.MTU()
 		},
-		Budget: blocks.Budget{IPv4: cfg.Budget.IPv4, IPv6: cfg.Budget.IPv6}, Registry: r.source.registry, Reconcile: cfg.IPAM.Reconcile, Log: r.log,
+		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
 	}
 }
 

@@ -35,7 +35,7 @@ the blocks, never the containers, to the top-of-rack routers by BGP.`,
 	add("process", newAgentCommand(), newSpeakerCommand())
 	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newRoutesCommand())
 	add("container", newAttachCommand(), newDetachCommand())
-	add("config", newValidateCommand())
+	add("config", newValidateCommand(), newPlanCommand(), newReloadCommand())
 	cmd.AddCommand(newVersionCommand())
 	return cmd
 }

@@ -27,10 +27,7 @@ type blockSource struct {
 }
 
 func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) {
-	var configured []ipam.Block
-	for _, b := range cfg.Blocks {
-		configured = append(configured, ipam.Block{Prefix: b.Prefix, Pool: b.Pool})
-	}
+	configured := configuredBlocks(cfg)
 	if cfg.Source != config.SourceEtcd {
 		return &blockSource{Source: static.New(configured), close: func() error { return nil }}, nil
 	}
@@ -47,6 +44,14 @@ func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) 
 		return nil, err
 	}
 	return &blockSource{Source: source, configured: configured, registry: source, close: source.Close}, nil
+}
+
+func configuredBlocks(cfg *config.Config) []ipam.Block {
+	bs := make([]ipam.Block, len(cfg.Blocks))
+	for i, b := range cfg.Blocks {
+		bs[i] = ipam.Block{Prefix: b.Prefix, Pool: b.Pool}
+	}
+	return bs
 }
 
 // hostID is the identity under which this host claims blocks: the configured one, or a random one that is kept in the state

@@ -70,7 +70,7 @@ type speakerFeed struct {
 	speaker  *bgp.Speaker
 	log      *slog.Logger
 
-	mu   sync.Mutex // guards what follows, and keeps changes in order
+	mu   sync.Mutex // guards what follows, cfg and routerID, and keeps changes in order
 	own  []netip.Prefix
 	have bgp.Config // as last given
 }
@@ -81,6 +81,21 @@ func (f *speakerFeed) setOwn(ctx context.Context, own []netip.Prefix) error {
 	defer f.mu.Unlock()
 	f.own = own
 	return f.configure(ctx)
+}
+
+// setConfig goes on with another configuration.
+func (f *speakerFeed) setConfig(ctx context.Context, cfg *config.Config, routerID netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cfg, f.routerID = cfg, routerID
+	return f.configure(ctx)
+}
+
+// plan is the state that the speaker has, and the one that another configuration would give it.
+func (f *speakerFeed) plan(cfg *config.Config, routerID netip.Addr) (have, would bgp.Config) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have, speakerConfig(cfg, routerID, f.own)
 }
 
 // configure gives the speaker the configuration as it is now. Caller holds mu.

@@ -53,6 +53,28 @@ func (o *configOptions) load(cmd *cobra.Command) (*config.Config, error) {
 	return cfg, err
 }
 
+// configFile is a loaded configuration, and how to load it again.
+type configFile struct {
+	path   string
+	config *config.Config
+	// reload reads the file again, under the same flags and environment.
+	reload func() (*config.Config, error)
+	// parse takes text for that of the file.
+	parse func(text []byte) (*config.Config, error)
+}
+
+func (o *configOptions) open(cmd *cobra.Command) (configFile, error) {
+	cfg, err := o.load(cmd)
+	if err != nil {
+		return configFile{}, err
+	}
+	return configFile{
+		path: o.path, config: cfg,
+		reload: func() (*config.Config, error) { return o.load(cmd) },
+		parse:  func(text []byte) (*config.Config, error) { return config.Parse(o.path, text, cmd.Flags()) },
+	}, nil
+}
+
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -73,8 +73,8 @@ func BenchmarkTable100k(b *testing.B) {
 			}
 		})
 		measure("list-ms", func() error { _, err := fib.List(ctx); return err })
-		measure("suspend-ms", func() error { return fib.Suspend(hops[0].Addr, true) })
-		measure("resume-ms", func() error { return fib.Suspend(hops[0].Addr, false) })
+		measure("suspend-ms", func() error { return fib.Suspend(true, hops[0].Addr) })
+		measure("resume-ms", func() error { return fib.Suspend(false, hops[0].Addr) })
 		measure("withdraw-ms", func() error { table.Update(routes.Fabric, nil, all); return idle() })
 	}
 	for unit, d := range total {

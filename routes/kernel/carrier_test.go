@@ -169,7 +169,7 @@ func TestRoutesReturnWithASuspendedNextHop(t *testing.T) {
 	}
 	tor := netip.MustParseAddr("2001:db8::1")
 	for _, suspended := range []bool{true, false} {
-		if err := fib.Suspend(tor, suspended); err != nil {
+		if err := fib.Suspend(suspended, tor); err != nil {
 			t.Fatal(err)
 		}
 		want := routes.Installed

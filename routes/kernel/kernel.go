@@ -254,14 +254,16 @@ func outcome(op routes.Op, err error) error {
 	return err
 }
 
-// Suspend takes a next hop out of every group, or puts it back, in one message a group. It is for a neighbour known to
-// be dead whose link still has carrier. Packets take the other legs as soon as the kernel has the message; the call
+// Suspend takes next hops out of every group, or puts them back, in one message a group; one with a zone only on that link. It
+// is for a neighbour known to be dead whose link still has carrier. Packets take the other legs as soon as the kernel has the message; the call
 // returns later, because the kernel then announces every route of the group to whoever listens (about 1 us each). With
 // net.ipv4.nexthop_compat_mode=0 it does not, but then `ip route` shows nexthop ids instead of next hops.
-func (f *FIB) Suspend(addr netip.Addr, suspended bool) error {
+func (f *FIB) Suspend(suspended bool, addrs ...netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hops.suspend(addr.Unmap().WithZone(""), suspended)
+	for _, addr := range addrs {
+		f.hops.suspend(addr.Unmap(), suspended)
+	}
 	f.hint() // routes with no other next hop went, or can come back
 	return f.hops.sync()
 }

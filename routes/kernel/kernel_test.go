@@ -309,7 +309,7 @@ func TestSuspendMovesEveryPrefix(t *testing.T) {
 	both := via("10.1.0.0/16", "192.0.2.1@eth0", "192.0.2.3@eth1")
 	single := via("10.2.0.0/16", "192.0.2.1@eth0")
 	apply(t, f, routes.Add, both, single)
-	if err := f.Suspend(netip.MustParseAddr("192.0.2.1"), true); err != nil {
+	if err := f.Suspend(true, netip.MustParseAddr("192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.ip(r.host, "route", "show", "proto", "176"); strings.Contains(got, "192.0.2.1 ") || !strings.Contains(got, "via 192.0.2.3 dev eth1") || strings.Contains(got, "10.2.0.0") {
@@ -319,7 +319,7 @@ func TestSuspendMovesEveryPrefix(t *testing.T) {
 	if errs := f.Apply(t.Context(), []routes.Change{{Op: routes.Add, Route: single}}); errs[0] == nil {
 		t.Error("route over a suspended next hop only: installed")
 	}
-	if err := f.Suspend(netip.MustParseAddr("192.0.2.1"), false); err != nil {
+	if err := f.Suspend(false, netip.MustParseAddr("192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, f, routes.Add, single)

@@ -32,7 +32,7 @@ type hops struct {
 	groups    map[string]*group // by setKey of their next hops, links named
 	taken     map[uint32]bool   // ids in the kernel, ours or not, and in legs and groups
 	next      uint32
-	suspended map[netip.Addr]bool
+	suspended map[netip.Addr]bool // with a zone: on that link alone
 }
 
 // leg is a nexthop object with a gateway.
@@ -157,7 +157,7 @@ func (h *hops) newID() uint32 {
 func (h *hops) usable(g *group) []uint32 {
 	var ids []uint32
 	for _, l := range g.legs {
-		if l.live && !h.suspended[l.hop.Addr] {
+		if l.live && !h.suspended[l.hop.Addr] && !h.suspended[l.hop.Addr.WithZone(l.hop.Link)] {
 			ids = append(ids, l.id)
 		}
 	}

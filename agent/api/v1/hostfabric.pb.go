@@ -2271,6 +2271,387 @@ func (x *NextHop) GetInterface() string {
 	return ""
 }
 
+type PlanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Config        []byte                 `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"` // text of the file; names in it are relative to the directory of the agent's own
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PlanRequest) GetConfig() []byte {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+type PlanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Effects       *Effects               `protobuf:"bytes,1,opt,name=effects,proto3" json:"effects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *PlanResponse) GetEffects() *Effects {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
+}
+
+type ReloadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Effects       *Effects               `protobuf:"bytes,1,opt,name=effects,proto3" json:"effects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ReloadResponse) GetEffects() *Effects {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+// What a new configuration does.
+type Effects struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ConfigChange        `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Sessions      []*SessionChange       `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Announced     []string               `protobuf:"bytes,3,rep,name=announced,proto3" json:"announced,omitempty"`  // prefixes, from now on
+	Withdrawn     []string               `protobuf:"bytes,4,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`  // at once, or when what drains has drained
+	Draining      []string               `protobuf:"bytes,5,rep,name=draining,proto3" json:"draining,omitempty"`    // blocks that nothing more is leased from
+	Refused       []string               `protobuf:"bytes,6,rep,name=refused,proto3" json:"refused,omitempty"`      // learned routes that the new import rules no longer accept
+	Rewritten     uint32                 `protobuf:"varint,7,opt,name=rewritten,proto3" json:"rewritten,omitempty"` // learned routes that change in the kernel
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effects) Reset() {
+	*x = Effects{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effects) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effects) ProtoMessage() {}
+
+func (x *Effects) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effects.ProtoReflect.Descriptor instead.
+func (*Effects) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Effects) GetChanges() []*ConfigChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Effects) GetSessions() []*SessionChange {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *Effects) GetAnnounced() []string {
+	if x != nil {
+		return x.Announced
+	}
+	return nil
+}
+
+func (x *Effects) GetWithdrawn() []string {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return nil
+}
+
+func (x *Effects) GetDraining() []string {
+	if x != nil {
+		return x.Draining
+	}
+	return nil
+}
+
+func (x *Effects) GetRefused() []string {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *Effects) GetRewritten() uint32 {
+	if x != nil {
+		return x.Rewritten
+	}
+	return 0
+}
+
+type ConfigChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Old           string                 `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"` // as in the file; secrets do not show
+	New           string                 `protobuf:"bytes,3,opt,name=new,proto3" json:"new,omitempty"`
+	Restart       bool                   `protobuf:"varint,4,opt,name=restart,proto3" json:"restart,omitempty"` // has no effect before a restart of the agent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigChange) Reset() {
+	*x = ConfigChange{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigChange) ProtoMessage() {}
+
+func (x *ConfigChange) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
+func (*ConfigChange) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ConfigChange) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetOld() string {
+	if x != nil {
+		return x.Old
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetNew() string {
+	if x != nil {
+		return x.New
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetRestart() bool {
+	if x != nil {
+		return x.Restart
+	}
+	return false
+}
+
+type SessionChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Effect        string                 `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"` // added; removed; reset; updated, not reset
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionChange) Reset() {
+	*x = SessionChange{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionChange) ProtoMessage() {}
+
+func (x *SessionChange) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
+func (*SessionChange) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SessionChange) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *SessionChange) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
 var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
@@ -2440,7 +2821,30 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06source\x18\b \x01(\tR\x06source\"A\n" +
 	"\aNextHop\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
-	"\tinterface\x18\x02 \x01(\tR\tinterface2\xc6\a\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\"%\n" +
+	"\vPlanRequest\x12\x16\n" +
+	"\x06config\x18\x01 \x01(\fR\x06config\"@\n" +
+	"\fPlanResponse\x120\n" +
+	"\aeffects\x18\x01 \x01(\v2\x16.hostfabric.v1.EffectsR\aeffects\"\x0f\n" +
+	"\rReloadRequest\"B\n" +
+	"\x0eReloadResponse\x120\n" +
+	"\aeffects\x18\x01 \x01(\v2\x16.hostfabric.v1.EffectsR\aeffects\"\x8a\x02\n" +
+	"\aEffects\x125\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.hostfabric.v1.ConfigChangeR\achanges\x128\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1c.hostfabric.v1.SessionChangeR\bsessions\x12\x1c\n" +
+	"\tannounced\x18\x03 \x03(\tR\tannounced\x12\x1c\n" +
+	"\twithdrawn\x18\x04 \x03(\tR\twithdrawn\x12\x1a\n" +
+	"\bdraining\x18\x05 \x03(\tR\bdraining\x12\x18\n" +
+	"\arefused\x18\x06 \x03(\tR\arefused\x12\x1c\n" +
+	"\trewritten\x18\a \x01(\rR\trewritten\"^\n" +
+	"\fConfigChange\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x10\n" +
+	"\x03old\x18\x02 \x01(\tR\x03old\x12\x10\n" +
+	"\x03new\x18\x03 \x01(\tR\x03new\x12\x18\n" +
+	"\arestart\x18\x04 \x01(\bR\arestart\";\n" +
+	"\rSessionChange\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect2\xce\b\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -2458,7 +2862,9 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\rReleaseBlocks\x12#.hostfabric.v1.ReleaseBlocksRequest\x1a$.hostfabric.v1.ReleaseBlocksResponse\x12Q\n" +
 	"\n" +
 	"ListClaims\x12 .hostfabric.v1.ListClaimsRequest\x1a!.hostfabric.v1.ListClaimsResponse\x12T\n" +
-	"\vReleaseHost\x12!.hostfabric.v1.ReleaseHostRequest\x1a\".hostfabric.v1.ReleaseHostResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
+	"\vReleaseHost\x12!.hostfabric.v1.ReleaseHostRequest\x1a\".hostfabric.v1.ReleaseHostResponse\x12?\n" +
+	"\x04Plan\x12\x1a.hostfabric.v1.PlanRequest\x1a\x1b.hostfabric.v1.PlanResponse\x12E\n" +
+	"\x06Reload\x12\x1c.hostfabric.v1.ReloadRequest\x1a\x1d.hostfabric.v1.ReloadResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_hostfabric_proto_rawDescOnce sync.Once
@@ -2472,7 +2878,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -2509,8 +2915,15 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ListRoutesResponse)(nil),    // 32: hostfabric.v1.ListRoutesResponse
 	(*Route)(nil),                 // 33: hostfabric.v1.Route
 	(*NextHop)(nil),               // 34: hostfabric.v1.NextHop
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*PlanRequest)(nil),           // 35: hostfabric.v1.PlanRequest
+	(*PlanResponse)(nil),          // 36: hostfabric.v1.PlanResponse
+	(*ReloadRequest)(nil),         // 37: hostfabric.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 38: hostfabric.v1.ReloadResponse
+	(*Effects)(nil),               // 39: hostfabric.v1.Effects
+	(*ConfigChange)(nil),          // 40: hostfabric.v1.ConfigChange
+	(*SessionChange)(nil),         // 41: hostfabric.v1.SessionChange
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -2518,51 +2931,59 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	35, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	42, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	35, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	42, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	36, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	43, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
 	20, // 10: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
 	19, // 11: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
 	25, // 12: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	35, // 13: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	42, // 13: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
 	25, // 14: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	36, // 15: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	36, // 16: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	43, // 15: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	43, // 16: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
 	30, // 17: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	35, // 18: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	42, // 18: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
 	33, // 19: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
 	34, // 20: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	1,  // 21: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 22: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 23: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 24: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 25: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 26: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	17, // 27: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	28, // 28: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	31, // 29: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	21, // 30: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	23, // 31: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	26, // 32: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	2,  // 33: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 34: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 35: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 36: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 37: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 38: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	18, // 39: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	29, // 40: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	32, // 41: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	22, // 42: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	24, // 43: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	27, // 44: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	33, // [33:45] is the sub-list for method output_type
-	21, // [21:33] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	39, // 21: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
+	39, // 22: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
+	40, // 23: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
+	41, // 24: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
+	1,  // 25: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 26: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 27: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 28: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 29: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	14, // 30: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	17, // 31: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	28, // 32: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	31, // 33: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	21, // 34: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	23, // 35: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	26, // 36: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	35, // 37: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	37, // 38: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	2,  // 39: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 40: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 41: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 42: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 43: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	15, // 44: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	18, // 45: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	29, // 46: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	32, // 47: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	22, // 48: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	24, // 49: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	27, // 50: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	36, // 51: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	38, // 52: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	39, // [39:53] is the sub-list for method output_type
+	25, // [25:39] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -2576,7 +2997,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

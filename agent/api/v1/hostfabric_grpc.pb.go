@@ -34,6 +34,8 @@ const (
 	Hostfabric_ReleaseBlocks_FullMethodName = "/hostfabric.v1.Hostfabric/ReleaseBlocks"
 	Hostfabric_ListClaims_FullMethodName    = "/hostfabric.v1.Hostfabric/ListClaims"
 	Hostfabric_ReleaseHost_FullMethodName   = "/hostfabric.v1.Hostfabric/ReleaseHost"
+	Hostfabric_Plan_FullMethodName          = "/hostfabric.v1.Hostfabric/Plan"
+	Hostfabric_Reload_FullMethodName        = "/hostfabric.v1.Hostfabric/Reload"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -60,6 +62,10 @@ type HostfabricClient interface {
 	ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error)
 	// ReleaseHost deletes the claims of a host that is gone for good.
 	ReleaseHost(ctx context.Context, in *ReleaseHostRequest, opts ...grpc.CallOption) (*ReleaseHostResponse, error)
+	// Plan tells what a configuration would do to the running agent. Nothing changes.
+	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	// Reload applies the agent's configuration file as it is now. With a mistake in it nothing changes.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 }
 
 type hostfabricClient struct {
@@ -190,6 +196,26 @@ func (c *hostfabricClient) ReleaseHost(ctx context.Context, in *ReleaseHostReque
 	return out, nil
 }
 
+func (c *hostfabricClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostfabricServer is the server API for Hostfabric service.
 // All implementations must embed UnimplementedHostfabricServer
 // for forward compatibility.
@@ -214,6 +240,10 @@ type HostfabricServer interface {
 	ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error)
 	// ReleaseHost deletes the claims of a host that is gone for good.
 	ReleaseHost(context.Context, *ReleaseHostRequest) (*ReleaseHostResponse, error)
+	// Plan tells what a configuration would do to the running agent. Nothing changes.
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Reload applies the agent's configuration file as it is now. With a mistake in it nothing changes.
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	mustEmbedUnimplementedHostfabricServer()
 }
 
@@ -259,6 +289,12 @@ func (UnimplementedHostfabricServer) ListClaims(context.Context, *ListClaimsRequ
 }
 func (UnimplementedHostfabricServer) ReleaseHost(context.Context, *ReleaseHostRequest) (*ReleaseHostResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReleaseHost not implemented")
+}
+func (UnimplementedHostfabricServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedHostfabricServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
 }
 func (UnimplementedHostfabricServer) mustEmbedUnimplementedHostfabricServer() {}
 func (UnimplementedHostfabricServer) testEmbeddedByValue()                    {}
@@ -497,6 +533,42 @@ func _Hostfabric_ReleaseHost_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Hostfabric_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Hostfabric_ServiceDesc is the grpc.ServiceDesc for Hostfabric service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -551,6 +623,14 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseHost",
 			Handler:    _Hostfabric_ReleaseHost_Handler,
+		},
+		{
+			MethodName: "Plan",
+			Handler:    _Hostfabric_Plan_Handler,
+		},
+		{
+			MethodName: "Reload",
+			Handler:    _Hostfabric_Reload_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,101 @@
+package blocks
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hostfabric/hostfabric/ipam"
+)
+
+// Settings are those of the Options that can change while a Keeper runs.
+type Settings struct {
+	Blocks      []ipam.Block // all of a source that does not grow; else those claimed by name, as Options.Configured
+	Reserved    []ipam.Range
+	Budget      Budget
+	MaxBlocks   int
+	ShrinkAfter time.Duration
+	Settle      time.Duration
+}
+
+// Reconfigure goes on with other settings. A block that is no longer there drains: it is withdrawn when its last lease has
+// ended. One that is new is announced before anything is leased from it.
+func (k *Keeper) Reconfigure(ctx context.Context, s Settings) error {
+	done := make(chan struct{})
+	select {
+	case k.calls <- func() { k.reconfigure(s); close(done) }:
+		<-done
+		return nil
+	case <-k.ended:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (k *Keeper) reconfigure(s Settings) {
+	k.opts.Reserved, k.opts.Budget, k.opts.MaxBlocks, k.opts.ShrinkAfter, k.opts.Settle = s.Reserved, s.Budget, s.MaxBlocks, s.ShrinkAfter, s.Settle
+	if k.grower == nil {
+		given := slices.Clone(s.Blocks)
+		for i := range given {
+			given[i].Source = k.opts.Source.Name()
+		}
+		k.setBlocks(restate(k.blocks, given))
+		return
+	}
+	k.opts.Configured = s.Blocks
+	bs := slices.Clone(k.blocks)
+	for _, c := range s.Blocks {
+		for _, rest := range subtract(c.Prefix, prefixesOf(bs)) {
+			c.Prefix = rest
+			bs = append(bs, owned{Block: named(c), stage: opening, unclaimed: true, missing: true})
+		}
+	}
+	k.setBlocks(bs)
+	k.forgive() // a larger budget or limit may let grow what could not
+}
+
+// restate brings the blocks of a source that does not grow to a new list of them.
+func restate(bs []owned, given []ipam.Block) []owned {
+	out := slices.Clone(bs)
+	for _, g := range given {
+		out = adopt(out, named(g))
+	}
+	out = slices.DeleteFunc(out, func(b owned) bool { return b.stage == opening && !has(given, b.Prefix) })
+	for i := range out {
+		b := &out[i]
+		switch {
+		case has(given, b.Prefix) && b.stage == draining:
+			b.stage, b.released = open, false
+		case has(given, b.Prefix) && b.stage == leaving:
+			b.stage, b.released, b.withdrawn = opening, false, false
+		case has(given, b.Prefix), slices.ContainsFunc(given, func(g ipam.Block) bool { return within(b.Prefix, g.Prefix) }):
+			// The second: its successor takes its place when that is open.
+		case b.stage == open:
+			b.stage, b.released = draining, true
+		}
+	}
+	return out
+}
+
+func has(list []ipam.Block, p netip.Prefix) bool {
+	return slices.ContainsFunc(list, func(b ipam.Block) bool { return b.Prefix == p })
+}
+
+// Plan tells what is announced once the given blocks are all this host has, and which of today's blocks drain. It is for a
+// source that does not grow; one that does keeps its blocks.
+func (k *Keeper) Plan(given []ipam.Block) (cover, drained []netip.Prefix) {
+	k.mu.Lock()
+	bs := slices.Clone(k.blocks)
+	k.mu.Unlock()
+	if k.grower == nil {
+		bs = restate(bs, given)
+	}
+	for _, b := range bs {
+		if b.stage == draining {
+			drained = append(drained, b.Prefix)
+		}
+	}
+	return target(bs, everyone), drained
+}
