@@ -23,35 +23,8 @@ func (d *draft) check(r *report) {
 	}
 }
 
-func isPassive(p located[peerDraft]) bool { return p.value.Passive }
-
 func (d *draft) listens() bool {
 	return d.listen == listenOn || d.listen == listenAuto && slices.ContainsFunc(d.peers, isPassive)
-}
-
-func (d *draft) checkPeers(r *report) {
-	seen := map[netip.Addr]string{}
-	for _, p := range d.peers {
-		address, local := p.value.Address, p.value.LocalAddress
-		if !address.IsValid() {
-			continue
-		}
-		if first, twice := seen[address]; twice {
-			r.add(p.path+".address", fmt.Sprintf("%s is also %s", address, first), "one session with each address")
-		} else {
-			seen[address] = p.path
-		}
-		switch {
-		case !local.IsValid():
-		case local.Is4() != address.Is4():
-			r.add(p.path+".local_address", fmt.Sprintf("%s and %s are of different families", local, address), "")
-		case local == address:
-			r.add(p.path+".local_address", fmt.Sprintf("%s is the peer's own address", local), "")
-		}
-		if r.good("router_id") && d.RouterID.IsValid() && address == d.RouterID {
-			r.add("router_id", fmt.Sprintf("%s is the address of %s", address, p.path), "it must be this host's own")
-		}
-	}
 }
 
 // notForContainers is what no block may touch.

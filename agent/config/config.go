@@ -48,18 +48,6 @@ type Config struct {
 	Log      Log
 }
 
-// Peer is a router this host has a session with.
-type Peer struct {
-	Address      netip.Addr // with its zone if link-local
-	ASN          uint32
-	Name         string     // for people; the address if the file gives none
-	Password     Secret     // TCP MD5, RFC 2385; empty: none
-	LocalAddress netip.Addr // zero: the kernel chooses
-	TTLSecurity  bool       // RFC 5082
-	Passive      bool       // wait for the peer to connect
-	MaxPrefixes  uint32     // per family
-}
-
 // ImportRule accepts prefixes inside Prefix whose length is within [MinLength, MaxLength].
 type ImportRule struct {
 	Prefix               netip.Prefix
@@ -85,6 +73,8 @@ type BGP struct {
 	Port      int
 	Multipath int      // most next hops of one route
 	Inspect   Listener // GoBGP's API, read only; loopback or unix
+	BMP       []BMPStation
+	MRT       MRT
 }
 
 // BFD is RFC 5880. This version has no BFD process, so Enabled is never true.

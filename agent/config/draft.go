@@ -26,11 +26,6 @@ type located[T any] struct {
 	value T
 }
 
-type peerDraft struct {
-	Peer
-	passwordFile string
-}
-
 // importDraft is an element of import; ge and le may be unset.
 type importDraft struct {
 	prefix netip.Prefix
@@ -118,6 +113,7 @@ func (d *draft) setLists(l *layers, r *report, f files) {
 		}
 	}
 	d.setPools(l, r)
+	d.setStations(l, r)
 }
 
 // list is a list of the file; needed, if not empty, says what must be there.
@@ -129,23 +125,6 @@ func (l *layers) list(key string, r *report, needed string) []any {
 	return values
 }
 
-func (d *draft) addPeer(path string, values map[string]any, r *report, f files) {
-	var p peerDraft
-	setEntry(peerFields, &p, path, values, r)
-	if p.passwordFile != "" {
-		at := path + ".password_file"
-		password, err := f.password(p.passwordFile)
-		if err != nil {
-			r.addErr(at, "", err)
-		}
-		p.Password = password
-	}
-	if p.Name == "" {
-		p.Name = p.Address.String()
-	}
-	d.peers = append(d.peers, located[peerDraft]{path, p})
-}
-
 // setEntry fills an element of a list; what is wrong keeps its zero value.
 func setEntry[T any](fields []field[T], t *T, path string, values map[string]any, r *report) {
 	for _, f := range fields {
@@ -153,7 +132,7 @@ func setEntry[T any](fields []field[T], t *T, path string, values map[string]any
 		if r.bad[at] {
 			continue
 		}
-		text, ok := values[f.key].(string)
+		text, ok := entryValue(values, f.key).(string)
 		if !ok {
 			text = f.value
 		}
@@ -164,6 +143,16 @@ func setEntry[T any](fields []field[T], t *T, path string, values map[string]any
 			}
 		}
 	}
+}
+
+// entryValue follows a key with dots into the sections of an element.
+func entryValue(values map[string]any, key string) any {
+	section, rest, inside := strings.Cut(key, ".")
+	if !inside {
+		return values[key]
+	}
+	below, _ := values[section].(map[string]any)
+	return entryValue(below, rest)
 }
 
 func prefixes(key string, values []any, r *report) []located[netip.Prefix] {
@@ -229,7 +218,7 @@ func (i importDraft) rule() ImportRule {
 func (d *draft) config() *Config {
 	c := d.Config
 	for _, p := range d.peers {
-		c.Peers = append(c.Peers, p.value.Peer)
+		c.Peers = append(c.Peers, p.value.peer(d.Timers))
 	}
 	c.Blocks, c.Fabric = d.finalBlocks(), values(d.fabric)
 	for _, p := range d.pools {

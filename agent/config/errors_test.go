@@ -54,8 +54,8 @@ func TestMistakes(t *testing.T) {
 		{"no peers", asn + block, "peers: missing (the routers this host connects to; [] for none)"},
 		{"no blocks", asn + peer, "blocks: missing (the address blocks of this host)"},
 		{"empty blocks", blocks(""), "blocks: empty (a host without a block has no address to give)"},
-		{"no peer asn", peers("{address: 10.0.0.1}"), "peers[0].asn: missing (the router's AS number)"},
-		{"no peer address", peers("{asn: 1}"), "peers[0].address: missing (the router's address)"},
+		{"no peer asn", peers("{address: 10.0.0.1}"), "peers[0].asn: missing (the router's AS number, or external)"},
+		{"no peer address", peers("{asn: 1}"), "peers[0].address: missing (the router's address, or the interface it is found on)"},
 
 		// AS numbers and identity.
 		{"asn 0", "asn: 0\n" + peer + block, "asn: AS number 0 is reserved (RFC 7607) (private ones are 64512 to 65534 and 4200000000 to 4294967294)"},
@@ -83,6 +83,31 @@ func TestMistakes(t *testing.T) {
 		{"boolean", peers("{address: 10.0.0.1, asn: 1, passive: yes}"), `peers[0].passive: "yes" is neither true nor false`},
 		{"max prefixes", peers("{address: 10.0.0.1, asn: 1, max_prefixes: 0}"), `peers[0].max_prefixes: "0" is not a number from 1 to 4294967295`},
 		{"passive without listener", peers("{address: 10.0.0.1, asn: 1, passive: true}") + "bgp: {listen: false}\n", "bgp.listen: a passive peer needs a listener (auto, or no passive peer)"},
+
+		{"interface and address", peers("{address: 10.0.0.1, interface: eth0, asn: 1}"), "peers[0].interface: eth0 is set, and address is 10.0.0.1 as well (one of the two)"},
+		{"interface name", peers("{interface: an-interface-too-long, asn: 1}"), `peers[0].interface: "an-interface-too-long" is not the name of an interface (such as eth0)`},
+		{"duplicate interfaces", peers("{interface: eth0, asn: 1}, {interface: eth0, asn: external}"), "peers[1].interface: eth0 is also the interface of peers[0] (one session with the router there)"},
+		{"address on an interface", peers("{address: 'fe80::1%eth0', asn: 1}, {interface: eth0, asn: 2}"), "peers[0].address: fe80::1%eth0 is on the interface of peers[1] (one session with the router there)"},
+		{"local address of an interface", peers("{interface: eth0, asn: 1, local_address: 'fe80::1%eth0'}"), "peers[0].local_address: a session by interface has the interface's link-local address (remove it)"},
+		{"internal", peers("{interface: eth0, asn: internal}"), `peers[0].asn: "internal" is not an AS number (1 to 4294967294, or as 64086.59904)`},
+		{"our own AS external", "asn: external\n" + peer + block, `asn: "external" is not an AS number (1 to 4294967294, or as 64086.59904)`},
+		{"local_as of the router", peers("{address: 10.0.0.1, asn: 1, local_as: 1}"), "peers[0].local_as: 1 is the router's own AS number (this host's towards it must be another)"},
+		{"local_as reserved", peers("{address: 10.0.0.1, asn: 1, local_as: 23456}"), "peers[0].local_as: AS number 23456 is reserved (AS_TRANS, RFC 6793) (private ones are 64512 to 65534 and 4200000000 to 4294967294)"},
+		{"hold time of a peer", peers("{address: 10.0.0.1, asn: 1, timers: {hold: 2s}}"), "peers[0].timers.hold: 2s is not from 3s to 18h12m15s"},
+		{"keepalive of a peer", peers("{address: 10.0.0.1, asn: 1, timers: {keepalive: 9s}}"), "peers[0].timers.keepalive: 9s is not less than the hold time, 9s (a third of it is usual)"},
+		{"timer of a peer", peers("{address: 10.0.0.1, asn: 1, timers: {holdtime: 9s}}"), "peers[0].timers.holdtime: line 3: unknown key (keys here: connect_retry, hold, keepalive)"},
+		{"communities", peers("{address: 10.0.0.1, asn: 1, send_communities: extended}"), `peers[0].send_communities: "extended" is not one of all, none, standard, large`},
+		{"restart", peers("{address: 10.0.0.1, asn: 1, max_prefixes_restart: 500ms}"), "peers[0].max_prefixes_restart: 500ms is less than 1s (0s or never leaves the session down)"},
+		{"restart number", peers("{address: 10.0.0.1, asn: 1, max_prefixes_restart: 5}"), `peers[0].max_prefixes_restart: "5" is not a duration (write 5s for seconds)`},
+
+		// Monitoring.
+		{"station", with("bgp: {bmp: [stations.example]}"), `bgp.bmp[0].address: "stations.example" is not an address and port (such as 192.0.2.9:11019 or '[fd00::9]:11019')`},
+		{"station without address", with("bgp: {bmp: [{policy: pre}]}"), "bgp.bmp[0].address: missing (such as 192.0.2.9:11019)"},
+		{"station multicast", with("bgp: {bmp: ['224.0.0.1:5000']}"), "bgp.bmp[0].address: 224.0.0.1 is not the address of one host"},
+		{"station twice", with("bgp: {bmp: [192.0.2.9, {address: '192.0.2.9:11019', policy: all}]}"), "bgp.bmp[1].address: 192.0.2.9:11019 is also bgp.bmp[0] (one connection to each station)"},
+		{"station policy", with("bgp: {bmp: [{address: 192.0.2.9, policy: both}]}"), `bgp.bmp[0].policy: "both" is not one of pre, post, local, all`},
+		{"mrt file", with("bgp: {mrt: {file: table.mrt}}"), `bgp.mrt.file: "table.mrt" is not an absolute path (begin with /)`},
+		{"mrt interval", with("bgp: {mrt: {interval: 10s}}"), "bgp.mrt.interval: 10s is not from 1m to 168h"},
 
 		// Blocks.
 		{"host bits", blocks("10.64.0.1/26"), "blocks[0]: 10.64.0.1/26 has host bits set (write 10.64.0.0/26)"},

@@ -51,6 +51,14 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 var sameNetip = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
+
+// defaultPeer fills in what a peer has that says nothing else.
+func defaultPeer(p Peer) Peer {
+	p.Timers = Timers{3 * time.Second, 9 * time.Second, time.Second}
+	p.SendCommunities, p.MaxPrefixes, p.MaxPrefixesRestart = CommunitiesAll, 20000, 5*time.Minute
+	return p
 }
 
 func TestLoadFillsDefaults(t *testing.T) {
@@ -58,8 +66,8 @@ func TestLoadFillsDefaults(t *testing.T) {
 		ASN:  4200000001,
 		Host: "r1h1",
 		Peers: []Peer{
-			{Address: addr("10.0.0.0"), ASN: 4200100001, Name: "10.0.0.0", MaxPrefixes: 20000},
-			{Address: addr("10.0.0.2"), ASN: 4200100002, Name: "10.0.0.2", MaxPrefixes: 20000},
+			defaultPeer(Peer{Address: addr("10.0.0.0"), ASN: 4200100001, Name: "10.0.0.0"}),
+			defaultPeer(Peer{Address: addr("10.0.0.2"), ASN: 4200100002, Name: "10.0.0.2"}),
 		},
 		Source:          SourceStatic,
 		Blocks:          []Block{{pfx("10.64.0.0/26"), "default"}, {pfx("fd00:64::/64"), "default"}},
@@ -68,7 +76,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		Budget:          Budget{4, 4},
 		Timers:          Timers{3 * time.Second, 9 * time.Second, time.Second},
 		GracefulRestart: GracefulRestart{true, 2 * time.Minute, 5 * time.Second},
-		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}},
+		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}, MRT: MRT{Interval: time.Hour}},
 		BFD:             BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
 		IPAM:            IPAM{Quarantine: 10 * time.Second, Reconcile: 30 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
 		Routes:          Routes{Metric: 2048, Resync: 30 * time.Second},
@@ -98,6 +106,12 @@ peers:
     passive: true
     local_address: fe80::2%tor1
     max_prefixes: 100
+  - interface: eth0
+    asn: external
+    local_as: 65000.1
+    timers: {hold: 60s, connect_retry: 5s}
+    send_communities: large
+    max_prefixes_restart: never
 source: static
 blocks: [10.64.0.0/26, {prefix: 10.64.1.0/26, pool: web}]
 reserved: [10.64.0.5, 10.64.0.8/29, 10.64.0.20-10.64.0.29, "fd00:64::/126"]
@@ -120,7 +134,13 @@ import_default: false
 budget: {ipv4: 2, ipv6: 1}
 timers: {keepalive: 10s, hold: 30s, connect_retry: 2s}
 graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s}
-bgp: {listen: auto, port: 1179, multipath: 8, inspect: "unix:///run/x.sock"}
+bgp:
+  listen: auto
+  port: 1179
+  multipath: 8
+  inspect: "unix:///run/x.sock"
+  bmp: ["192.0.2.9:5000", {address: "fd00::9", policy: all}]
+  mrt: {file: /var/lib/mrt/table.mrt, interval: 10m}
 bfd: {enabled: false, interval: 100ms, multiplier: 5}
 mtu: 9000
 ipam: {quarantine: 1m, reconcile: 10s, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
@@ -142,7 +162,11 @@ log: {level: debug, format: json}
 		Host:     "r1h1",
 		Peers: []Peer{{
 			Address: addr("fe80::1%tor1"), ASN: 65001, Name: "tor1", Password: "s3cret", TTLSecurity: true, Passive: true,
-			LocalAddress: addr("fe80::2%tor1"), MaxPrefixes: 100,
+			LocalAddress: addr("fe80::2%tor1"), MaxPrefixes: 100, MaxPrefixesRestart: 5 * time.Minute, SendCommunities: CommunitiesAll,
+			Timers: Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
+		}, {
+			Interface: "eth0", LocalAS: 4259840001, Name: "eth0", MaxPrefixes: 20000, SendCommunities: CommunitiesLarge,
+			Timers: Timers{20 * time.Second, time.Minute, 5 * time.Second},
 		}},
 		Source: SourceStatic,
 		Blocks: []Block{{pfx("10.64.0.0/26"), "default"}, {pfx("10.64.1.0/26"), "web"}},
@@ -165,7 +189,11 @@ log: {level: debug, format: json}
 		Budget:          Budget{2, 1},
 		Timers:          Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
 		GracefulRestart: GracefulRestart{false, time.Minute, 10 * time.Second},
-		BGP:             BGP{Listen: true, Port: 1179, Multipath: 8, Inspect: Listener{"unix", "/run/x.sock"}},
+		BGP: BGP{
+			Listen: true, Port: 1179, Multipath: 8, Inspect: Listener{"unix", "/run/x.sock"},
+			BMP: []BMPStation{{netip.MustParseAddrPort("192.0.2.9:5000"), BMPPre}, {netip.MustParseAddrPort("[fd00::9]:11019"), BMPAll}},
+			MRT: MRT{"/var/lib/mrt/table.mrt", 10 * time.Minute},
+		},
 		BFD:             BFD{Interval: 100 * time.Millisecond, Multiplier: 5},
 		MTU:             9000,
 		IPAM:            IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},

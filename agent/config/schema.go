@@ -64,6 +64,8 @@ var fields = []field[draft]{
 	{"bgp.port", "179", put(func(d *draft) *int { return &d.BGP.Port }, parseInt(1, 65535))},
 	{"bgp.multipath", "64", put(func(d *draft) *int { return &d.BGP.Multipath }, parseInt(1, 256))},
 	{"bgp.inspect", "127.0.0.1:50051", put(func(d *draft) *Listener { return &d.BGP.Inspect }, parseLocal)},
+	{"bgp.mrt.file", "", put(func(d *draft) *string { return &d.BGP.MRT.File }, orZero(parseDir))},
+	{"bgp.mrt.interval", "1h", put(func(d *draft) *time.Duration { return &d.BGP.MRT.Interval }, parseDuration(time.Minute, 7*24*time.Hour))},
 	{"bfd.enabled", "false", put(func(d *draft) *bool { return &d.BFD.Enabled }, parseBFD)},
 	{"bfd.interval", "300ms", put(func(d *draft) *time.Duration { return &d.BFD.Interval }, parseDuration(10*time.Millisecond, time.Minute))},
 	{"bfd.multiplier", "3", put(func(d *draft) *int { return &d.BFD.Multiplier }, parseInt(1, 255))},
@@ -97,18 +99,6 @@ var fields = []field[draft]{
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
 }
 
-// peerFields are the keys of an element of peers.
-var peerFields = []field[peerDraft]{
-	{"address", "", put(func(p *peerDraft) *netip.Addr { return &p.Address }, needed(parseAddr, "the router's address"))},
-	{"asn", "", put(func(p *peerDraft) *uint32 { return &p.ASN }, needed(parseASN, "the router's AS number"))},
-	{"name", "", put(func(p *peerDraft) *string { return &p.Name }, parseName)},
-	{"password_file", "", put(func(p *peerDraft) *string { return &p.passwordFile }, asIs)},
-	{"ttl_security", "false", put(func(p *peerDraft) *bool { return &p.TTLSecurity }, parseBool)},
-	{"passive", "false", put(func(p *peerDraft) *bool { return &p.Passive }, parseBool)},
-	{"local_address", "", put(func(p *peerDraft) *netip.Addr { return &p.LocalAddress }, orZero(parseAddr))},
-	{"max_prefixes", "20000", put(func(p *peerDraft) *uint32 { return &p.MaxPrefixes }, parseUint32(1, math.MaxUint32))},
-}
-
 // blockFields are the keys of an element of blocks.
 var blockFields = []field[Block]{
 	{"prefix", "", put(func(b *Block) *netip.Prefix { return &b.Prefix }, needed(parsePrefix, "such as 10.64.0.0/26"))},
@@ -140,6 +130,9 @@ var root = func() *shape {
 	top := mappingOf(fields)
 	word := &shape{scalar: true}
 	top.keys["peers"] = &shape{each: mappingOf(peerFields)}
+	station := mappingOf(stationFields)
+	station.scalar = true
+	top.keys["bgp"].keys["bmp"] = &shape{each: station}
 	block := mappingOf(blockFields)
 	block.scalar = true
 	top.keys["blocks"] = &shape{each: block}
