@@ -99,13 +99,18 @@ func (c conn) peerStatus(ctx context.Context, cfg *Config, advertised bool) ([]P
 	}
 	byAddr := make(map[netip.Addr]PeerStatus, len(list))
 	for a, p := range list {
-		byAddr[a] = statusOf(p, downs[a])
+		down, ok := downs[a]
+		if !ok {
+			down = downs[a.WithZone("")]
+		}
+		byAddr[a] = statusOf(p, down)
 	}
 	if cfg != nil {
-		for _, p := range cfg.Peers {
+		_, waiting := cfg.split()
+		for _, p := range slices.Concat(cfg.found(), waiting) {
 			st, ok := byAddr[p.Address]
 			if !ok {
-				st = PeerStatus{Address: p.Address, ASN: p.ASN, State: StateIdle}
+				st = PeerStatus{Address: p.Address, ASN: p.ASN, State: StateIdle, LastDown: p.Pending}
 			}
 			st.Description = p.Description
 			byAddr[p.Address] = st

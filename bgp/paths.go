@@ -139,6 +139,20 @@ func nextHopOf(p *api.Path) netip.Addr {
 	return netip.Addr{}
 }
 
+// linkLocalOf reads the link-local next hop that stands beside the global one (RFC 2545 section 3); invalid when there is none.
+func linkLocalOf(p *api.Path) netip.Addr {
+	for _, a := range p.GetPattrs() {
+		var m api.MpReachNLRIAttribute
+		if !a.MessageIs(&m) || a.UnmarshalTo(&m) != nil || len(m.NextHops) < 2 {
+			continue
+		}
+		if addr, err := netip.ParseAddr(m.NextHops[1]); err == nil && addr.Is6() && addr.IsLinkLocalUnicast() {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
 // announcementOf reads a local path back into what it was made from.
 func announcementOf(p *api.Path) (Announcement, bool) {
 	pfx, ok := prefixOf(p)

@@ -45,15 +45,16 @@ func sameGlobal(have, want *api.Global) bool {
 
 // neighborOf makes GoBGP's peer. restarting sets the Restart State bit in our OPEN (RFC 4724 section 3): the peer then
 // keeps our old routes until we sent the new ones.
-func neighborOf(p Peer, g GracefulRestart, restarting bool) *api.Peer {
+func neighborOf(p Peer, c Config, restarting bool) *api.Peer {
+	g := c.GracefulRestart
 	out := &api.Peer{
-		Conf: &api.PeerConf{NeighborAddress: p.Address.String(), PeerAsn: p.ASN, AuthPassword: p.Password},
+		Conf: &api.PeerConf{NeighborAddress: p.name(), PeerAsn: p.ASN, LocalAsn: p.localAS(c), AuthPassword: p.Password},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			ConnectRetry: seconds(p.connectRetry()), HoldTime: seconds(p.holdTime()), KeepaliveInterval: seconds(p.keepalive()),
 			IdleHoldTimeAfterReset: idleHoldReset,
 		}},
 		Transport: &api.Transport{
-			PassiveMode: p.Passive, RemotePort: uint32(p.Port), BindInterface: p.Interface,
+			PassiveMode: p.Passive, RemotePort: uint32(p.Port), BindInterface: p.device(),
 		},
 		EbgpMultihop:    &api.EbgpMultihop{Enabled: p.MultihopTTL != 0, MultihopTtl: uint32(p.MultihopTTL)},
 		TtlSecurity:     &api.TtlSecurity{Enabled: p.TTLSecurity},
@@ -89,7 +90,7 @@ func neighborOf(p Peer, g GracefulRestart, restarting bool) *api.Peer {
 // GoBGP tells the one in use.
 type neighborShape struct {
 	address, password, device           string
-	asn, port, ttl, ttlMin              uint32
+	asn, localAS, port, ttl, ttlMin     uint32
 	passive, multihop, gtsm             bool
 	hold, keepalive, retry, idle        uint64
 	restart, helper, notify             bool
@@ -101,7 +102,7 @@ type neighborShape struct {
 func shapeOf(p *api.Peer) neighborShape {
 	t, gr := p.GetTimers().GetConfig(), p.GetGracefulRestart()
 	s := neighborShape{
-		address: p.GetConf().GetNeighborAddress(), asn: p.GetConf().GetPeerAsn(), password: p.GetConf().GetAuthPassword(),
+		address: p.GetConf().GetNeighborAddress(), asn: p.GetConf().GetPeerAsn(), localAS: p.GetConf().GetLocalAsn(), password: p.GetConf().GetAuthPassword(),
 		passive: p.GetTransport().GetPassiveMode(), port: p.GetTransport().GetRemotePort(), device: p.GetTransport().GetBindInterface(),
 		multihop: p.GetEbgpMultihop().GetEnabled(), ttl: p.GetEbgpMultihop().GetMultihopTtl(),
 		gtsm: p.GetTtlSecurity().GetEnabled(), ttlMin: p.GetTtlSecurity().GetTtlMin(),
@@ -122,13 +123,43 @@ func shapeOf(p *api.Peer) neighborShape {
 	return s
 }
 
-// peerAddr reads a neighbor's address, with its zone where GoBGP tells it.
-func peerAddr(p *api.Peer) (netip.Addr, bool) {
-	s := p.GetConf().GetNeighborAddress()
-	if s == "" {
-		s = p.GetState().GetNeighborAddress()
+// dialsLink reports whether the session is opened by us to a link-local address. GoBGP v3 takes the address with its zone
+// for "::" when it sets a TCP MD5 key, and sends unsigned segments: such a peer goes without the zone, bound to its link.
+// A connection that comes in is looked up with the zone, so that a passive peer keeps it (and cannot have a password).
+func (p Peer) dialsLink() bool {
+	return p.Address.Is6() && p.Address.IsLinkLocalUnicast() && !p.Passive
+}
+
+// name is what GoBGP knows the peer by.
+func (p Peer) name() string {
+	if p.dialsLink() {
+		return p.Address.WithZone("").String()
 	}
-	a, err := netip.ParseAddr(s)
+	return p.Address.String()
+}
+
+// device is what the session's socket is bound to; empty: nothing.
+func (p Peer) device() string {
+	if p.dialsLink() {
+		return p.Address.Zone()
+	}
+	return p.Interface
+}
+
+// nameOf is what GoBGP knows a neighbor by.
+func nameOf(p *api.Peer) string {
+	if s := p.GetConf().GetNeighborAddress(); s != "" {
+		return s
+	}
+	return p.GetState().GetNeighborAddress()
+}
+
+// peerAddr reads a neighbor's address, with its link as zone where GoBGP tells it.
+func peerAddr(p *api.Peer) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(nameOf(p))
+	if err == nil && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
+		a = a.WithZone(p.GetTransport().GetBindInterface())
+	}
 	return a, err == nil
 }
 

@@ -47,15 +47,16 @@ func buildPolicies(c Config, set []Announcement) policySet {
 	b := &policyBuilder{}
 	var imp, exp []*api.Statement
 	def := api.RouteAction_REJECT
+	peers := c.found()
 	switch p := c.Policy.(type) {
 	case HostPolicy:
-		imp = b.hostImport(p)
-		exp = b.hostExport(c.Peers, set)
+		imp = b.hostImport(p, peers)
+		exp = append(b.stripCommunities(peers), b.hostExport(peers, set)...)
 	case TransitPolicy:
 		def = api.RouteAction_ACCEPT
 		imp = []*api.Statement{b.statement("import-all", &api.Conditions{}, accept())}
 		exp = append([]*api.Statement{b.noAdvertise()}, b.explicitNextHop(set)...)
-		exp = append(exp, b.nextHops(true, nil, c.Peers)...)
+		exp = append(exp, b.nextHops(true, nil, peers)...)
 		exp = append(exp, b.statement("export-all", &api.Conditions{}, accept()))
 	}
 	ps := policySet{
@@ -71,8 +72,9 @@ func buildPolicies(c Config, set []Announcement) policySet {
 	ps.digest = "all-" + digest(marshal(ps.request))
 	ps.imports = "in-" + digest(marshal(&api.SetPoliciesRequest{DefinedSets: b.importSets, Policies: ps.request.Policies[:1]}))
 	ps.exports = map[netip.Addr]string{}
-	for _, p := range c.Peers {
-		ps.exports[p.Address] = "out-" + digest(fmt.Appendf(nil, "%T %s %s", c.Policy, p.Address, p.NextHop6))
+	for _, p := range peers {
+		ps.exports[p.Address] = "out-" + digest(fmt.Appendf(nil, "%T %s %s %t %t", c.Policy, p.Address, p.NextHop6,
+			p.Communities.sendsStandard(), p.Communities.sendsLarge()))
 	}
 	return ps
 }
@@ -136,9 +138,10 @@ func exactly(p netip.Prefix) *api.Prefix { return between(p, p.Bits(), p.Bits())
 
 // hostImport accepts our own routes (GoBGP applies the import policy to local paths too), refuses our space whoever
 // announces it, and accepts the listed prefixes. The default route is no exception: it comes in where it is listed.
-func (b *policyBuilder) hostImport(p HostPolicy) []*api.Statement {
+func (b *policyBuilder) hostImport(p HostPolicy, peers []Peer) []*api.Statement {
 	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
 	out := []*api.Statement{b.statement("import-local", local, accept())}
+	out = append(out, b.refuseInternal(peers)...)
 	for _, f := range []Family{IPv4, IPv6} {
 		own := ofFamily(p.OwnSpace, f)
 		if len(own) == 0 {

@@ -181,7 +181,11 @@ func TestValidate(t *testing.T) {
 		"policy: must be":           func(c *Config) { c.Policy = nil },
 		"configured twice":          func(c *Config) { c.Peers = append(c.Peers, c.Peers[0]) },
 		"does not listen":           func(c *Config) { c.Peers[0].Passive = true },
-		"asn must not be 0":         func(c *Config) { c.Peers[0].ASN = 0 },
+		"the one we are to have":    func(c *Config) { c.Peers[0].LocalAS = c.Peers[0].ASN },
+		"must be all, none":         func(c *Config) { c.Peers[0].Communities = "extended" },
+		"must not be negative":      func(c *Config) { c.Peers[0].MaxPrefixesRestart = -1 },
+		"view \"\" must be":         func(c *Config) { c.Stations = []Station{{Address: netip.MustParseAddrPort("10.0.0.9:1")}} },
+		"not an address and port":   func(c *Config) { c.Stations = []Station{{View: AllViews}} },
 		"needs its interface":       func(c *Config) { c.Peers[0].Address = ip("fe80::1") },
 		"not a usable address":      func(c *Config) { c.Peers[0].Address = netip.Addr{} },
 		"hold time 2s":              func(c *Config) { c.Peers[0].HoldTime = 2 * time.Second },
@@ -209,13 +213,17 @@ func TestValidate(t *testing.T) {
 // Each setting of a peer must show in its shape, or a change of it would never reach the speaker.
 func TestShapeSeesEverySetting(t *testing.T) {
 	base := Peer{Address: netip.MustParseAddr("10.0.0.1"), ASN: 65100}
-	shape := func(p Peer, g GracefulRestart) neighborShape { return shapeOf(neighborOf(p, g, false)) }
+	shape := func(p Peer, g GracefulRestart) neighborShape {
+		return shapeOf(neighborOf(p, Config{ASN: 65001, GracefulRestart: g}, false))
+	}
 	want := shape(base, GracefulRestart{})
-	if shapeOf(neighborOf(base, GracefulRestart{}, true)) != want {
+	if shapeOf(neighborOf(base, Config{ASN: 65001}, true)) != want {
 		t.Error("a restart in progress is not a difference")
 	}
 	for name, change := range map[string]func(*Peer, *GracefulRestart){
 		"asn":        func(p *Peer, _ *GracefulRestart) { p.ASN++ },
+		"external":   func(p *Peer, _ *GracefulRestart) { p.ASN = 0 },
+		"local as":   func(p *Peer, _ *GracefulRestart) { p.LocalAS = 65002 },
 		"password":   func(p *Peer, _ *GracefulRestart) { p.Password = "x" },
 		"gtsm":       func(p *Peer, _ *GracefulRestart) { p.TTLSecurity = true },
 		"multihop":   func(p *Peer, _ *GracefulRestart) { p.MultihopTTL = 4 },

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -26,6 +27,10 @@ type reconciler struct {
 	paths map[netip.Prefix]Announcement
 	// peers is what was last configured by this reconciler.
 	peers map[netip.Addr]Peer
+	// stations are the BMP stations this reconciler added.
+	stations map[netip.AddrPort]Station
+	// edit is held while peers are added and deleted.
+	edit *sync.Mutex
 	// admitted is when each peer was added, or first seen, in a warm restart.
 	admitted map[netip.Addr]time.Time
 }
@@ -67,8 +72,8 @@ func (r *reconciler) stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for a := range have {
-		if err := r.deletePeer(ctx, a); err != nil {
+	for _, p := range have {
+		if err := r.deletePeer(ctx, nameOf(p)); err != nil {
 			return err
 		}
 	}
@@ -184,9 +189,9 @@ func (r *reconciler) reapply(ctx context.Context, had []string, want policySet) 
 			return err
 		}
 	}
-	for a := range peers {
+	for a, p := range peers {
 		if e, ok := want.exports[a]; ok && !slices.Contains(had, e) {
-			if err := r.softReset(ctx, a.String(), api.ResetPeerRequest_OUT); err != nil {
+			if err := r.softReset(ctx, nameOf(p), api.ResetPeerRequest_OUT); err != nil {
 				return err
 			}
 		}
@@ -203,24 +208,27 @@ func (r *reconciler) softReset(ctx context.Context, address string, dir api.Rese
 
 // neighbors brings the peers up to date. One that is as it should be is not touched.
 func (r *reconciler) neighbors(ctx context.Context, c Config) error {
+	r.edit.Lock()
+	defer r.edit.Unlock()
 	have, _, err := r.conn.peers(ctx, false)
 	if err != nil {
 		return err
 	}
 	want := make(map[netip.Addr]Peer, len(c.Peers))
-	for _, p := range c.Peers {
+	for _, p := range c.found() {
 		want[p.Address] = p
 	}
-	for a := range have {
-		if _, ok := want[a]; !ok {
-			if err := r.deletePeer(ctx, a); err != nil {
+	for a, p := range have {
+		if w, ok := want[a]; !ok || w.name() != nameOf(p) {
+			if err := r.deletePeer(ctx, nameOf(p)); err != nil {
 				return err
 			}
+			delete(have, a)
 		}
 	}
-	for _, p := range c.Peers {
+	for _, p := range c.found() {
 		cur, ok := have[p.Address]
-		n := neighborOf(p, c.GracefulRestart, r.warm)
+		n := neighborOf(p, c, r.warm)
 		switch {
 		case !ok && r.warm: // see admit
 		case !ok:
@@ -231,7 +239,7 @@ func (r *reconciler) neighbors(ctx context.Context, c Config) error {
 			err = r.call(ctx, "update peer "+p.Address.String(), func(ctx context.Context) error {
 				_, err := r.api.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: n})
 				if err == nil && cur.GetState().GetAdminState() == api.PeerState_PFX_CT {
-					_, err = r.api.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()})
+					_, err = r.api.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.name()})
 				}
 				return err
 			})
@@ -259,9 +267,9 @@ func (r *reconciler) addPeer(ctx context.Context, n *api.Peer) error {
 	})
 }
 
-func (r *reconciler) deletePeer(ctx context.Context, a netip.Addr) error {
-	return r.call(ctx, "delete peer "+a.String(), func(ctx context.Context) error {
-		_, err := r.api.DeletePeer(ctx, &api.DeletePeerRequest{Address: a.String()})
+func (r *reconciler) deletePeer(ctx context.Context, name string) error {
+	return r.call(ctx, "delete peer "+name, func(ctx context.Context) error {
+		_, err := r.api.DeletePeer(ctx, &api.DeletePeerRequest{Address: name})
 		return err
 	})
 }
@@ -275,8 +283,8 @@ func (r *reconciler) admit(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	waiting := false
-	for _, p := range c.Peers {
+	waiting := len(c.found()) < len(c.Peers) // those not found yet may hold our routes as well
+	for _, p := range c.found() {
 		cur, ok := have[p.Address]
 		st, restarting := cur.GetState(), cur.GetGracefulRestart().GetLocalRestarting()
 		up := st.GetSessionState() == api.PeerState_ESTABLISHED
@@ -286,7 +294,7 @@ func (r *reconciler) admit(ctx context.Context, c Config) error {
 		case ok && !restarting && !r.fresh:
 			continue // it was through once, or is none of the restart's
 		case ok && !up && !restarting && st.GetSessionState() <= api.PeerState_ACTIVE:
-			if err := r.deletePeer(ctx, p.Address); err != nil {
+			if err := r.deletePeer(ctx, p.name()); err != nil {
 				return err
 			}
 			ok = false
@@ -296,7 +304,7 @@ func (r *reconciler) admit(ctx context.Context, c Config) error {
 			r.admitted[p.Address] = time.Now()
 		}
 		if !ok {
-			if err := r.addPeer(ctx, neighborOf(p, c.GracefulRestart, true)); err != nil {
+			if err := r.addPeer(ctx, neighborOf(p, c, true)); err != nil {
 				return err
 			}
 		}

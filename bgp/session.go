@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"sync"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -42,8 +43,9 @@ type session struct {
 	lost     chan error
 	flushed  time.Time
 	failures int
+	looked   bool // watchOver has looked
 
-	flush, retry, deadline, admit *time.Timer
+	flush, retry, deadline, admit, rest *time.Timer
 }
 
 // session connects, brings the speaker to the desired state and follows it until the connection or ctx ends.
@@ -60,8 +62,8 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 	defer cc.Close()
 	ss := &session{
 		Speaker: s, begun: time.Now(), events: make(chan *api.WatchEventResponse, 64), lost: make(chan error, 1),
-		rec:   &reconciler{conn: conn{api.NewGobgpApiClient(cc)}, log: s.log, admitted: map[netip.Addr]time.Time{}},
-		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(),
+		rec:   &reconciler{conn: conn{api.NewGobgpApiClient(cc)}, log: s.log, admitted: map[netip.Addr]time.Time{}, stations: map[netip.AddrPort]Station{}, edit: &s.edit},
+		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(), rest: stopped(),
 	}
 	defer ss.stopTimers()
 	g, version, pid, err := ss.rec.conn.global(ctx)
@@ -74,6 +76,10 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 	ss.rec.fresh, ss.rec.warm = fresh, !fresh || s.configured || s.opts.WarmRestart != nil && s.opts.WarmRestart()
 	s.log.Info("speaker found", "pid", pid, "version", version, "fresh", fresh, "warm_restart", fresh && ss.rec.warm)
 	s.connected(ss.rec.api, version, pid)
+	var dumps sync.WaitGroup
+	dumps.Go(func() { s.dumps(ctx, ss.rec.conn) })
+	defer dumps.Wait()
+	defer cancel()
 	return true, ss.run(ctx)
 }
 
@@ -84,7 +90,7 @@ func stopped() *time.Timer {
 }
 
 func (s *session) stopTimers() {
-	for _, t := range []*time.Timer{s.flush, s.retry, s.deadline, s.admit} {
+	for _, t := range []*time.Timer{s.flush, s.retry, s.deadline, s.admit, s.rest} {
 		t.Stop()
 	}
 }
@@ -160,6 +166,12 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 	if err := s.rec.neighbors(ctx, c); err != nil {
 		return err
 	}
+	if err := s.rec.setStations(ctx, c.Stations); err != nil {
+		return err
+	}
+	if err := s.watchOver(ctx); err != nil {
+		return err
+	}
 	s.checkSynced()
 	return nil
 }
@@ -232,6 +244,8 @@ func (s *session) wait(ctx context.Context) error {
 			if err := s.admitPeers(ctx); err != nil {
 				return err
 			}
+		case <-s.rest.C:
+			return nil
 		case <-s.wake:
 			return nil
 		case <-s.retry.C:
@@ -313,6 +327,16 @@ func (s *session) peer(ctx context.Context, a netip.Addr, established, initial b
 		}
 		s.checkSynced()
 	}
+	if !initial && wasUp && !established {
+		if err := s.hasten(ctx, a); err != nil {
+			return err
+		}
+	}
+	if !initial && wasUp != established {
+		if err := s.watchOver(ctx); err != nil {
+			return err
+		}
+	}
 	if s.opts.Events.Peer == nil || !initial && wasUp == established {
 		return nil
 	}
@@ -325,6 +349,7 @@ func (s *session) peer(ctx context.Context, a netip.Addr, established, initial b
 		return err
 	}
 	s.view.tallies.fill(list)
+	s.guard.fill(list)
 	for _, p := range list {
 		if p.Address.WithZone("") == a.WithZone("") {
 			s.opts.Events.Peer(p)
@@ -378,7 +403,9 @@ func (s *session) admitPeers(ctx context.Context) error {
 		s.poke() // peers not yet added are added now
 		return nil
 	}
+	s.edit.Lock()
 	err := s.rec.admit(ctx, *d.config)
+	s.edit.Unlock()
 	s.admit.Reset(admitInterval)
 	if err != nil && !isLost(err) && ctx.Err() == nil {
 		s.log.Warn("warm restart: trying again", "error", err)

@@ -43,6 +43,9 @@ type Speaker struct {
 	silent  error              // the last query had no answer in time
 	silence time.Time          // when that was
 
+	guard *guard
+	edit  sync.Mutex // held while peers of the speaker are added and deleted
+
 	// Owned by Run.
 	view       *view
 	configured bool // a speaker was configured by us: the next fresh one is a warm restart
@@ -72,7 +75,7 @@ func New(opts Options) *Speaker {
 		opts.InitialDeadline = DefaultInitialDeadline
 	}
 	return &Speaker{
-		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log),
+		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(),
 		status: Status{Since: time.Now(), Err: ErrDisconnected},
 	}
 }
@@ -286,6 +289,7 @@ func (s *Speaker) Peers(ctx context.Context) ([]PeerStatus, error) {
 	err = s.query(ctx, func(ctx context.Context) (err error) {
 		if out, err = c.peerStatus(ctx, cfg, true); err == nil {
 			s.view.tallies.fill(out)
+			s.guard.fill(out)
 			s.view.tallies.recount(ctx, c, out)
 		}
 		return err

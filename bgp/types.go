@@ -56,12 +56,18 @@ type Config struct {
 	Policy          Policy
 	GracefulRestart GracefulRestart
 	Multipath       int // legs of an ECMP route: 0 means DefaultMultipath, 1 none
+	Stations        []Station
+	Dump            Dump
 }
 
 // Peer is a BGP neighbor.
 type Peer struct {
-	Address      netip.Addr // link-local ones carry the interface as zone
-	ASN          uint32
+	Address netip.Addr // link-local ones carry the interface as zone
+	// Pending says why Address is not known yet, of a peer that is to be found on a link: the speaker does not get it, Peers lists
+	// it with this reason. Address names the link then, as fe80::%eth0.
+	Pending      string
+	ASN          uint32 // 0: external, any but ours
+	LocalAS      uint32 // ours towards this peer; 0: Config.ASN. It replaces that one in the AS path
 	Description  string
 	Password     string // TCP MD5 (RFC 2385); empty: none
 	TTLSecurity  bool   // GTSM (RFC 5082): the peer is one hop away
@@ -72,13 +78,29 @@ type Peer struct {
 	Keepalive    time.Duration
 	ConnectRetry time.Duration // between attempts to connect; 0: 1 s
 	MaxPrefixes  uint32        // a family; the session is shut when the peer announces more. 0: DefaultMaxPrefixes
-	Families     []Family      // empty: both
-	LocalAddress netip.Addr
-	Interface    string // bind the session's socket to this device
+	// MaxPrefixesRestart is when a session that was shut for its prefixes is started again. Each time that it is shut again
+	// soon after doubles the wait, up to an hour (or this, if longer). 0: it stays shut until Enable.
+	MaxPrefixesRestart time.Duration
+	Communities        Communities
+	Families           []Family // empty: both
+	LocalAddress       netip.Addr
+	Interface          string // bind the session's socket to this device
 	// NextHop6 is announced as next hop of IPv6 prefixes on an IPv4 session, which has none of its own. Without it no
 	// IPv6 prefix is announced there, except those whose Announcement names a next hop.
 	NextHop6 netip.Addr
 }
+
+// Communities says which communities of an announcement a peer gets. The well-known ones (65535:x, RFC 1997), which tell
+// it what to do with the route, are always sent.
+type Communities string
+
+// What can be sent. The zero value is all.
+const (
+	AllCommunities      Communities = "all"
+	NoCommunities       Communities = "none"
+	StandardCommunities Communities = "standard" // RFC 1997
+	LargeCommunities    Communities = "large"    // RFC 8092
+)
 
 // GracefulRestart (RFC 4724) is on by default, for both families.
 type GracefulRestart struct {
@@ -172,6 +194,7 @@ type PeerStatus struct {
 	Flaps           uint32
 	LastDown        string // why the session was last lost or refused; empty when it never was
 	LastDownAt      time.Time
+	Restart         time.Time // when a session that was shut is started again; zero: not by itself
 	Families        []FamilyStatus
 	Sent            MessageCount
 	Received        MessageCount

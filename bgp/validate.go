@@ -48,7 +48,13 @@ func (c Config) Validate() error {
 		if p.Passive && !c.Listen {
 			bad("peer %s: passive, but the speaker does not listen", p.Address)
 		}
+		if p.ASN != 0 && p.ASN == p.LocalAS {
+			bad("peer %s: its AS number is the one we are to have towards it", p.Address)
+		}
 		errs = append(errs, p.validate())
+	}
+	for _, st := range c.Stations {
+		errs = append(errs, st.validate())
 	}
 	return errors.Join(errs...)
 }
@@ -93,8 +99,16 @@ func (p Peer) validate() error {
 	if p.Address.IsLinkLocalUnicast() && p.Address.Is6() && p.Address.Zone() == "" {
 		bad("a link-local address needs its interface, as in fe80::1%%eth0")
 	}
-	if p.ASN == 0 {
-		bad("asn must not be 0")
+	switch p.Communities {
+	case "", AllCommunities, NoCommunities, StandardCommunities, LargeCommunities:
+	default:
+		bad("communities %q: must be all, none, standard or large", p.Communities)
+	}
+	if p.MaxPrefixesRestart < 0 {
+		bad("prefix limit restart %s: must not be negative", p.MaxPrefixesRestart)
+	}
+	if p.Password != "" && p.Passive && p.Address.Zone() != "" {
+		bad("a password over link-local addresses needs a session that is opened from here, not a passive one")
 	}
 	if len(p.Password) > maxPassword {
 		bad("password longer than %d bytes", maxPassword)
@@ -120,6 +134,40 @@ func (p Peer) validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// found are the peers the speaker gets.
+func (c Config) found() []Peer {
+	found, _ := c.split()
+	return found
+}
+
+// split tells the peers the speaker gets from those it does not get yet, which have a reason in Pending. Of two peers with
+// one link-local address on two links the second waits: GoBGP does not tell their routes apart.
+func (c Config) split() (found, waiting []Peer) {
+	links := map[netip.Addr]string{}
+	for _, p := range c.Peers {
+		if plain := p.Address.WithZone(""); p.Pending == "" && p.Address.Zone() != "" {
+			if first, shared := links[plain]; shared {
+				p.Pending = fmt.Sprintf("the router on %s has the same link-local address", first)
+			} else {
+				links[plain] = p.Address.Zone()
+			}
+		}
+		if p.Pending == "" {
+			found = append(found, p)
+		} else {
+			waiting = append(waiting, p)
+		}
+	}
+	return found, waiting
+}
+
+func (p Peer) localAS(c Config) uint32 {
+	if p.LocalAS == 0 {
+		return c.ASN
+	}
+	return p.LocalAS
 }
 
 func (p Peer) holdTime() time.Duration {

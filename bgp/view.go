@@ -121,6 +121,9 @@ func (v *view) add(now found, pfx netip.Prefix, p *api.Path) found {
 // hop reads the next hop of a learned path, with its link where it is link-local, and says what makes it unusable.
 func (v *view) hop(pfx netip.Prefix, p *api.Path, from netip.Addr) (hop netip.Addr, problem string) {
 	hop = nextHopOf(p)
+	if second := linkLocalOf(p); second.IsValid() && from.IsLinkLocalUnicast() {
+		hop = second // on the link in any case, which its global address need not be
+	}
 	if hop.IsValid() && hop.IsUnspecified() && from.IsLinkLocalUnicast() {
 		// RFC 2545 section 3 wants a global address and beside it the link-local one. A router that has no global address
 		// leaves "::" in its place, and the other one is the address of the session.

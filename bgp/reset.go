@@ -1,0 +1,91 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// ErrNoPeer says that no such peer is configured.
+var ErrNoPeer = errors.New("no such peer")
+
+// maxCommunication is the longest text of a CEASE, in bytes (RFC 9003 section 2).
+const maxCommunication = 255
+
+// Reset ends the session with a peer now, and takes its routes away at once, those too that were kept for a peer that
+// restarts. The peer is told with a CEASE, a hard reset where it understands one (RFC 8538), and the reason; it drops our
+// routes then. The session comes back by itself. A peer that has no session and no routes is left alone.
+func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) error {
+	c, cfg, err := s.current()
+	if err != nil {
+		return err
+	}
+	p, err := configured(cfg, peer)
+	if err != nil {
+		return err
+	}
+	r := &reconciler{conn: c, log: s.log, edit: &s.edit}
+	r.edit.Lock()
+	defer r.edit.Unlock()
+	list, _, err := c.peers(ctx, false)
+	if err != nil {
+		return err
+	}
+	cur := list[peer]
+	switch {
+	case cur.GetState().GetSessionState() == api.PeerState_ESTABLISHED:
+		return r.call(ctx, "reset peer "+peer.String(), func(ctx context.Context) error {
+			_, err := c.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.name(), Communication: reason[:min(len(reason), maxCommunication)]})
+			return err
+		})
+	case cur.GetGracefulRestart().GetPeerRestarting():
+		if err := r.deletePeer(ctx, p.name()); err != nil {
+			return err
+		}
+		return r.addPeer(ctx, neighborOf(p, *cfg, false))
+	}
+	return nil
+}
+
+// Enable starts a session that was shut, for too many prefixes or because an external peer has our own AS.
+func (s *Speaker) Enable(ctx context.Context, peer netip.Addr) error {
+	c, cfg, err := s.current()
+	if err != nil {
+		return err
+	}
+	p, err := configured(cfg, peer)
+	if err != nil {
+		return err
+	}
+	r := &reconciler{conn: c, log: s.log}
+	if err := r.enable(ctx, p); err != nil {
+		return err
+	}
+	s.guard.started(peer)
+	return nil
+}
+
+// enable starts a peer that is shut. The reset has it come up after 1 s of idling in place of 5 s.
+func (r *reconciler) enable(ctx context.Context, p Peer) error {
+	return r.call(ctx, "enable peer "+p.Address.String(), func(ctx context.Context) error {
+		if _, err := r.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.name()}); err != nil {
+			return err
+		}
+		_, err := r.api.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.name()})
+		return err
+	})
+}
+
+func configured(cfg *Config, peer netip.Addr) (Peer, error) {
+	if cfg != nil {
+		for _, p := range cfg.found() {
+			if p.Address == peer {
+				return p, nil
+			}
+		}
+	}
+	return Peer{}, fmt.Errorf("peer %s: %w", peer, ErrNoPeer)
+}
