@@ -1,0 +1,179 @@
+package unnumbered_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+
+	"github.com/hostfabric/hostfabric/agent/unnumbered"
+	"github.com/hostfabric/hostfabric/lab/netns"
+	"github.com/hostfabric/hostfabric/lab/netns/nstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func eventually(t *testing.T, within time.Duration, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(within)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("after %s: %v", within, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func forward(t *testing.T, ns netns.NS) {
+	t.Helper()
+	if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func watch(t *testing.T, ns netns.NS, links ...string) *unnumbered.Watch {
+	t.Helper()
+	var w *unnumbered.Watch
+	if err := ns.Do(func() (err error) {
+		w, err = unnumbered.New(links, unnumbered.Options{})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func wantRouter(t *testing.T, w *unnumbered.Watch, link, addr, problem string) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() error {
+		r := w.Router(link)
+		got := ""
+		if r.Addr.IsValid() {
+			got = r.Addr.String()
+		}
+		if got != addr || problem == "" && r.Problem != "" || !strings.Contains(r.Problem, problem) {
+			return fmt.Errorf("router %q, problem %q, want %q, %q", got, r.Problem, addr, problem)
+		}
+		return nil
+	})
+}
+
+// TestWatch finds a kernel that forwards and sends no advertisements, as beside BIRD without radv, and a Watch on the other
+// side, which advertises.
+func TestWatch(t *testing.T) {
+	host, tor := nstest.New(t, "host"), nstest.New(t, "tor")
+	w := watch(t, host, "up1")
+	wantRouter(t, w, "up1", "", "no such network interface")
+	if err := netns.Cable(netns.End{NS: host, Link: "up1", Addresses: []string{"fe80::1:1/64"}}, netns.End{NS: tor, Link: "down1", Addresses: []string{"fe80::a/64"}}); err != nil {
+		t.Fatal(err)
+	}
+	wantRouter(t, w, "up1", "", "no router heard on up1") // it is a host
+	forward(t, tor)
+	eventually(t, 10*time.Second, func() error {
+		if r := w.Router("up1"); !r.Addr.IsValid() || r.Problem != "" {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+
+	// Interfaces come and go.
+	w.Set(nil)
+	wantRouter(t, w, "up1", "", "looking for a router")
+	w.Set([]string{"up1"})
+	eventually(t, 10*time.Second, func() error {
+		if r := w.Router("up1"); !r.Addr.IsValid() {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+}
+
+// TestReplacedRouter has one link on which routers come and go.
+func TestReplacedRouter(t *testing.T) {
+	host, a, b, hub := nstest.New(t, "host"), nstest.New(t, "a"), nstest.New(t, "b"), nstest.New(t, "hub")
+	ends := map[string]netns.NS{"up": host, "a": a, "b": b}
+	if err := hub.Do(func() error {
+		return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge"}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	addresses := map[string]string{"up": "fe80::1:1/64", "a": "fe80::a/64", "b": "fe80::b/64"}
+	for name, ns := range ends {
+		// No address but ours: the kernel's own would be another router.
+		if err := ns.Do(func() error {
+			return os.WriteFile("/proc/sys/net/ipv6/conf/default/addr_gen_mode", []byte("1"), 0)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := netns.Cable(netns.End{NS: ns, Link: "eth0", Addresses: []string{addresses[name]}}, netns.End{NS: hub, Link: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := hub.Do(func() error {
+		bridge, err := netlink.LinkByName("bridge")
+		if err != nil {
+			return err
+		}
+		for name := range ends {
+			port, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetMaster(port, bridge); err != nil {
+				return err
+			}
+		}
+		return netlink.LinkSetUp(bridge)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	cut := func(name string, up bool) {
+		t.Helper()
+		if err := hub.Do(func() error {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if up {
+				return netlink.LinkSetUp(link)
+			}
+			return netlink.LinkSetDown(link)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forward(t, a)
+	forward(t, b)
+	cut("b", false)
+	w := watch(t, host, "eth0")
+	wantRouter(t, w, "eth0", "fe80::a%eth0", "")
+	cut("b", true)
+	wantRouter(t, w, "eth0", "fe80::a%eth0", "several routers on eth0 (fe80::a, fe80::b)")
+	cut("a", false)
+	wantRouter(t, w, "eth0", "fe80::b%eth0", "")
+}
