@@ -37,13 +37,13 @@ func PlanSessions(before, after Config) []SessionChange {
 	for _, p := range after.Peers {
 		old, ok := was[p.Address]
 		delete(was, p.Address)
-		o, n := neighborOf(old, before.GracefulRestart, false), neighborOf(p, after.GracefulRestart, false)
+		o, n := neighborOf(old, before, false), neighborOf(p, after, false)
 		switch {
 		case !ok:
 			out = append(out, SessionChange{p.Address, SessionAdded})
 		case restart || !proto.Equal(lasting(o), lasting(n)):
 			out = append(out, SessionChange{p.Address, SessionReset})
-		case !proto.Equal(o, n) || old.NextHop6 != p.NextHop6:
+		case !proto.Equal(o, n) || old.NextHop6 != p.NextHop6 || old.Communities != p.Communities:
 			out = append(out, SessionChange{p.Address, SessionUpdated})
 		}
 	}

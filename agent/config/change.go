@@ -43,6 +43,7 @@ func Changes(before, after *Config) []Change {
 	compareLists(c, "fabric", before.Fabric, after.Fabric, netip.Prefix.String)
 	compareLists(c, "import", before.Import, after.Import, ImportRule.String)
 	compareLists(c, "pools", before.Pools, after.Pools, text)
+	compareLists(c, "bgp.bmp", before.BGP.BMP, after.BGP.BMP, text)
 	compareLists(c, "etcd.endpoints", before.Etcd.Endpoints, after.Etcd.Endpoints, text)
 	// The files behind these are read anew each time.
 	c.add("etcd.password_file", before.Etcd.Password != after.Etcd.Password, "", "(another password)")
@@ -149,7 +150,17 @@ func comparePeers(c *comparison, before, after []Peer) {
 	}
 }
 
-// ID is what a peer is told from others by.
-func (p Peer) ID() string { return p.Address.String() }
+// ID is what a peer is told from others by: its address, or the interface it is found on.
+func (p Peer) ID() string {
+	if p.Interface != "" {
+		return p.Interface
+	}
+	return p.Address.String()
+}
 
-func (p Peer) describe() string { return fmt.Sprintf("%s (AS%d)", p.ID(), p.ASN) }
+func (p Peer) describe() string {
+	if p.ASN == 0 {
+		return fmt.Sprintf("%s (%s)", p.ID(), PeerASExternal)
+	}
+	return fmt.Sprintf("%s (AS%d)", p.ID(), p.ASN)
+}

@@ -23,7 +23,7 @@ func TestChangesSeesEveryField(t *testing.T) {
 		v := reflect.ValueOf(after).Elem()
 		for _, i := range path {
 			v = v.Field(i)
-			if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct && v.Type().Elem() == reflect.TypeFor[Peer]() {
+			if v.Type() == reflect.TypeFor[[]Peer]() {
 				v = v.Index(0)
 			}
 		}
@@ -108,7 +108,8 @@ func TestChanges(t *testing.T) {
 	}
 	want := []string{
 		`timers.hold: "9s" -> "1m30s" false`, `log.level: "INFO" -> "DEBUG" false`, `log.format: "text" -> "json" true`,
-		`peers: "10.0.0.2 (AS4200100002)" -> "" false`, `peers: "" -> "10.0.0.4 (AS4200100002)" false`,
+		`peers: "10.0.0.2 (AS4200100002)" -> "" false`,
+		`peers[10.0.0.0].timers.hold: "9s" -> "1m30s" false`, `peers: "" -> "10.0.0.4 (AS4200100002)" false`,
 		`import: "192.0.2.0/24" -> "" false`, `import: "" -> "192.0.2.0/24 ge 24 le 32" false`,
 	}
 	if !slices.Equal(got, want) {

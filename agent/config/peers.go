@@ -111,17 +111,9 @@ func (d *draft) addPeer(path string, values map[string]any, r *report, f files) 
 		p.checkPlace(path, r)
 	}
 	if p.Name == "" {
-		p.Name = p.place()
+		p.Name = p.ID()
 	}
 	d.peers = append(d.peers, located[peerDraft]{path, p})
-}
-
-// place is what the session is configured by.
-func (p *peerDraft) place() string {
-	if p.Interface != "" {
-		return p.Interface
-	}
-	return p.Address.String()
 }
 
 // checkPlace wants exactly one of address and interface.
