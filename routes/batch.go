@@ -87,6 +87,7 @@ func (l *loop) take() ([]step, []Change) {
 func (l *loop) need(key Key, e *entry, awaited bool) (c Change, needed bool, err error) {
 	want, _, wanted := l.t.winner(key)
 	have, ours := l.actual[key]
+	_, refused := l.t.refused(key)
 	switch {
 	case wanted:
 		if err := want.validate(); err != nil {
@@ -96,7 +97,7 @@ func (l *loop) need(key Key, e *entry, awaited bool) (c Change, needed bool, err
 			return Change{Replace, want}, awaited || !want.satisfiedBy(have), nil
 		}
 		return Change{Add, want}, true, nil
-	case ours && (e.removed || l.t.allSynced()), awaited:
+	case ours && (e.removed || l.t.allSynced() || refused), awaited:
 		return Change{Delete, Route{Prefix: key.Prefix, Metric: key.Metric}}, true, nil
 	}
 	return Change{}, false, nil
@@ -180,25 +181,31 @@ func (t *Table) record(steps []step) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	refused := 0
-	var first *step
+	failed, refused := 0, 0
+	var first, firstRefused *step
 	for i := range steps {
 		s := &steps[i]
 		if s.err != nil {
 			if s.entry.attempts == 0 {
-				refused++
+				failed++
 				if first == nil {
 					first = s
 				}
 			}
 			t.fail(s, now)
-		} else {
-			t.succeed(s, now)
+		} else if t.succeed(s, now) {
+			refused++
+			if firstRefused == nil {
+				firstRefused = s
+			}
 		}
 		answer(s.waiters, s.err)
 	}
 	if first != nil {
-		t.log.Warn("kernel refused routes", "count", refused, "first", first.change.String(), "error", first.err)
+		t.log.Warn("kernel refused routes", "count", failed, "first", first.change.String(), "error", first.err)
+	}
+	if firstRefused != nil {
+		t.log.Warn("learned routes not installed", "count", refused, "first", firstRefused.key.Prefix, "reason", firstRefused.entry.err)
 	}
 }
 
@@ -217,18 +224,29 @@ func (t *Table) fail(s *step, now time.Time) {
 	t.retryBy(e.retry)
 }
 
-func (t *Table) succeed(s *step, now time.Time) {
+// succeed notes that the kernel is as it should be at a key, and reports whether it is because a learned route gave way now.
+func (t *Table) succeed(s *step, now time.Time) (refused bool) {
 	e := s.entry
 	e.err, e.attempts = nil, 0
 	delete(t.failed, s.key)
 	if e.queued {
-		return
+		return false
 	}
-	if _, _, wanted := t.winner(s.key); !wanted {
+	if _, _, wanted := t.winner(s.key); wanted {
+		e.state, e.since = Installed, now
+		return false
+	}
+	why, refused := t.refused(s.key)
+	if !refused {
 		delete(t.entries, s.key)
-		return
+		return false
 	}
-	e.state, e.since = Installed, now
+	e.err = why
+	if e.state == Refused {
+		return false
+	}
+	e.state, e.since = Refused, now
+	return true
 }
 
 func answer(waiters []chan error, err error) {

@@ -39,7 +39,14 @@ type FIB interface {
 	List(ctx context.Context) ([]Route, error)
 	// Apply makes the changes in order and returns one error for each, nil where it was made.
 	Apply(ctx context.Context, changes []Change) []error
-	// Watch hints, until ctx ends, that List may now differ for a reason other than Apply, or that a change that
-	// failed may now succeed. Hints coalesce.
-	Watch(ctx context.Context) (<-chan struct{}, error)
+	// Foreign returns the routes of everybody else, in the same table.
+	Foreign(ctx context.Context) ([]Foreign, error)
+	// Watch hints until ctx ends. Hints coalesce.
+	Watch(ctx context.Context) (Hints, error)
+}
+
+// Hints are what a FIB's Watch tells.
+type Hints struct {
+	Own     <-chan struct{} // List may differ for a reason other than Apply, or a change that failed may now succeed
+	Foreign <-chan struct{} // Foreign may differ
 }

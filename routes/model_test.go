@@ -22,11 +22,27 @@ var strength = []routes.Owner{routes.Endpoints, routes.Blocks, routes.Fabric}
 // model is what the owners have asked for, with the rules of Table in their plainest form.
 type model map[routes.Owner]map[netip.Prefix]routes.Route
 
+// host stands for who made the routes that are not ours.
+const host routes.Owner = "host"
+
+// hosts reports whether the host has a route of its own that keeps a learned one of the prefix out.
+func (m model) hosts(p netip.Prefix) bool {
+	for q, r := range m[host] {
+		connected := !r.NextHops[0].Addr.IsValid()
+		if q == p || connected && q.Bits() < p.Bits() && q.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
 func (m model) String() string {
 	have := make(map[routes.Key]routes.Route)
 	for _, o := range slices.Backward(strength) {
 		for _, r := range m[o] {
-			have[r.Key()] = r
+			if o != routes.Fabric || !m.hosts(r.Prefix) {
+				have[r.Key()] = r
+			}
 		}
 	}
 	keys := slices.SortedFunc(maps.Keys(have), func(a, b routes.Key) int {
@@ -50,7 +66,7 @@ func TestRandomOperationsConverge(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	var fib routetest.FIB
 	table, ctx := start(t, &fib, routes.Options{Resync: 5 * time.Millisecond})
-	m := model{routes.Endpoints: {}, routes.Blocks: {}, routes.Fabric: {}}
+	m := model{routes.Endpoints: {}, routes.Blocks: {}, routes.Fabric: {}, host: {}}
 	random := func() routes.Route {
 		p := fmt.Sprintf("10.0.%d.0/24", rnd.IntN(6))
 		if rnd.IntN(3) == 0 {
@@ -63,9 +79,9 @@ func TestRandomOperationsConverge(t *testing.T) {
 	syncAll(table)
 	for step := range 3000 {
 		o, r := strength[rnd.IntN(3)], random()
-		switch rnd.IntN(8) {
+		switch rnd.IntN(9) {
 		case 0:
-			if err := table.Upsert(ctx, o, r); err != nil && !errors.Is(err, routes.ErrShadowed) {
+			if err := table.Upsert(ctx, o, r); err != nil && !errors.Is(err, routes.ErrShadowed) && !errors.Is(err, routes.ErrRefused) {
 				t.Fatalf("step %d: %v", step, err)
 			}
 			m[o][r.Prefix] = r
@@ -95,6 +111,15 @@ func TestRandomOperationsConverge(t *testing.T) {
 			fib.Hint()
 		case 7:
 			idle(ctx, t, table)
+		case 8:
+			theirs := [...]routes.Route{via(r.Prefix.String(), "fe80::9@lan0"), dev(r.Prefix.String(), "lan0"), dev("10.0.0.0/16", "lan0")}[rnd.IntN(3)]
+			theirs.Metric = 9000 // never in the very place of one of ours
+			theirs = theirs.Canonical()
+			present := rnd.IntN(3) == 0
+			fib.PutForeign(theirs, present)
+			if delete(m[host], theirs.Prefix); present {
+				m[host][theirs.Prefix] = theirs
+			}
 		}
 		if step%50 == 0 {
 			eventually(t, fmt.Sprintf("step %d of seed %d: kernel has\n%swant\n%s", step, seed, fib.String(), m), func() bool { return fib.String() == m.String() })
@@ -102,7 +127,7 @@ func TestRandomOperationsConverge(t *testing.T) {
 	}
 	eventually(t, fmt.Sprintf("everything installed (seed %d)", seed), func() bool {
 		return !slices.ContainsFunc(table.Status(), func(s routes.Status) bool {
-			return s.State != routes.Installed && !errors.Is(s.Err, routes.ErrShadowed)
+			return s.State != routes.Installed && !errors.Is(s.Err, routes.ErrShadowed) && !errors.Is(s.Err, routes.ErrRefused)
 		})
 	})
 }

@@ -23,6 +23,10 @@ type loop struct {
 	listTime  time.Duration // of the last listing
 	listFails int
 	deadline  time.Time // for owners to be synced; zero: passed or none
+
+	foreignAt   time.Time // when to look at the foreign routes next; zero: nothing is known to have changed
+	lastForeign time.Time
+	foreignTime time.Duration // of the last look
 }
 
 // Run keeps the kernel as wanted until ctx ends, which is no error. It runs once.
@@ -41,6 +45,7 @@ func (t *Table) Run(ctx context.Context) error {
 		if !time.Now().Before(l.listAt) {
 			l.list(ctx)
 		}
+		l.followForeign(ctx)
 		if l.actual != nil && l.batch(ctx) {
 			continue
 		}
@@ -65,10 +70,15 @@ func (t *Table) stop() {
 }
 
 // look takes in what happened besides changes of single routes: hints, deadlines, owners becoming synced.
-func (l *loop) look(hints <-chan struct{}) {
+func (l *loop) look(hints Hints) {
 	select {
-	case <-hints:
+	case <-hints.Own:
 		l.hint()
+	default:
+	}
+	select {
+	case <-hints.Foreign:
+		l.foreignHint()
 	default:
 	}
 	l.t.mu.Lock()
@@ -100,13 +110,34 @@ func (l *loop) hint() {
 	}
 }
 
+// foreignHint has the foreign routes looked at, at once after a quiet time.
+func (l *loop) foreignHint() {
+	if l.foreignAt.IsZero() {
+		l.foreignAt = l.lastForeign.Add(max(minListInterval, listDutyCycle*l.foreignTime))
+	}
+}
+
+// followForeign looks at the foreign routes if it is time. A failure has everything listed, which is tried until it works.
+func (l *loop) followForeign(ctx context.Context) {
+	if l.foreignAt.IsZero() || time.Now().Before(l.foreignAt) {
+		return
+	}
+	if err := l.lookAtForeign(ctx); err != nil && ctx.Err() == nil {
+		l.t.log.Warn("cannot follow the host's other routes, listing everything", "error", err)
+		l.listAt = time.Now()
+	}
+}
+
 func (l *loop) spacing() time.Duration { return max(minListInterval, listDutyCycle*l.listTime) }
 
 // sleep waits for something to do.
-func (l *loop) sleep(ctx context.Context, hints <-chan struct{}) {
+func (l *loop) sleep(ctx context.Context, hints Hints) {
 	next := l.listAt
 	if !l.deadline.IsZero() && l.deadline.Before(next) {
 		next = l.deadline
+	}
+	if !l.foreignAt.IsZero() && l.foreignAt.Before(next) {
+		next = l.foreignAt
 	}
 	if retry := l.retries(); !retry.IsZero() && retry.Before(next) {
 		next = retry
@@ -116,8 +147,10 @@ func (l *loop) sleep(ctx context.Context, hints <-chan struct{}) {
 	select {
 	case <-ctx.Done():
 	case <-l.t.wake:
-	case <-hints:
+	case <-hints.Own:
 		l.hint()
+	case <-hints.Foreign:
+		l.foreignHint()
 	case <-timer.C:
 	}
 }
@@ -156,8 +189,12 @@ func (t *Table) retryBy(then time.Time) {
 
 // list reads the kernel's routes and queues every difference to what is wanted.
 func (l *loop) list(ctx context.Context) {
+	err := l.lookAtForeign(ctx) // before anything learned is written
 	start := time.Now()
-	routes, err := l.t.fib.List(ctx)
+	var routes []Route
+	if err == nil {
+		routes, err = l.t.fib.List(ctx)
+	}
 	l.lastList = time.Now()
 	l.listTime = l.lastList.Sub(start)
 	if err != nil {
@@ -190,6 +227,12 @@ func (t *Table) compare(actual map[Key]Route, retryFailed bool) {
 			}
 			_, failed := t.failed[r.Key()]
 			have, ok := actual[r.Key()]
+			if _, refused := t.refusal(i, r.Prefix); refused {
+				if ok {
+					t.enqueue(r.Key(), false)
+				}
+				continue
+			}
 			if right := ok && r.satisfiedBy(have); right && failed || !right && (!failed || retryFailed) {
 				t.enqueue(r.Key(), false)
 			}

@@ -14,7 +14,8 @@ type State uint8
 const (
 	Pending State = iota // not tried since it last changed
 	Installed
-	Failed // refused, and tried again with backoff
+	Failed  // the kernel does not take it; tried again with backoff
+	Refused // not installed, for the host has a route of its own there; installed when that goes
 )
 
 func (s State) String() string {
@@ -25,6 +26,8 @@ func (s State) String() string {
 		return "installed"
 	case Failed:
 		return "failed"
+	case Refused:
+		return "refused"
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
@@ -34,7 +37,7 @@ type Status struct {
 	Owner Owner
 	Route Route
 	State State
-	Err   error     // why it failed
+	Err   error     // why it failed or is refused
 	Since time.Time // when it came into this state
 }
 
@@ -64,7 +67,10 @@ func (t *Table) status(i int, r Route) Status {
 	s := Status{Owner: precedence[i], Route: r}
 	e := t.entries[r.Key()]
 	s.State, s.Err, s.Since = e.state, e.err, e.since
-	if _, first, _ := t.winner(r.Key()); first != i {
+	_, first, ok := t.winner(r.Key())
+	if refusal, is := t.refusal(i, r.Prefix); is {
+		s.State, s.Err = Refused, refusal
+	} else if ok && first != i {
 		s.State, s.Err = Failed, fmt.Errorf("%w (%s)", ErrShadowed, precedence[first])
 	}
 	return s

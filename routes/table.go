@@ -69,6 +69,7 @@ type Table struct {
 	busy    bool            // a batch is at the kernel, or the kernel has never been listed
 	prune   bool            // every owner became synced: list and prune
 	stopped bool
+	guard   *guard // the host's other routes
 }
 
 // entry is what is known about a prefix and metric.
@@ -97,6 +98,7 @@ func NewTable(fib FIB, opts Options) *Table {
 		entries: make(map[Key]*entry),
 		failed:  make(map[Key]struct{}),
 		busy:    true,
+		guard:   newGuard(nil),
 	}
 	for i := range t.desired {
 		t.desired[i] = make(map[netip.Prefix]Route)
@@ -125,7 +127,15 @@ func (t *Table) Upsert(ctx context.Context, owner Owner, r Route) error {
 	}
 	done := t.await(r.Key())
 	t.mu.Unlock()
-	return t.wait(ctx, done, "install", r.Prefix)
+	if err := t.wait(ctx, done, "install", r.Prefix); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if why, refused := t.refusal(i, r.Prefix); refused {
+		return fmt.Errorf("route %v of %s: %w", r.Prefix, owner, why)
+	}
+	return nil
 }
 
 // Delete takes the owner's route for the prefix back and returns once the kernel has it no more. A missing route is
@@ -255,7 +265,9 @@ func (t *Table) want(i int, r Route, urgent bool) {
 func (t *Table) winner(key Key) (Route, int, bool) {
 	for i := range t.desired {
 		if r, ok := t.desired[i][key.Prefix]; ok && r.Metric == key.Metric {
-			return r, i, true
+			if _, refused := t.refusal(i, key.Prefix); !refused {
+				return r, i, true
+			}
 		}
 	}
 	return Route{}, 0, false

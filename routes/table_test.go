@@ -225,10 +225,10 @@ func TestPrecedence(t *testing.T) {
 
 func TestForeignRouteIsNotTouched(t *testing.T) {
 	var fib routetest.FIB
-	theirs := via("0.0.0.0/0", "10.0.2.2")
+	theirs := via("10.64.0.0/26", "10.0.2.2")
 	fib.PutForeign(theirs, true)
 	table, ctx := start(t, &fib, routes.Options{})
-	if err := table.Upsert(ctx, routes.Fabric, via("0.0.0.0/0", "192.0.2.1")); !errors.Is(err, routes.ErrExists) {
+	if err := table.Upsert(ctx, routes.Blocks, discard("10.64.0.0/26")); !errors.Is(err, routes.ErrExists) {
 		t.Fatalf("Upsert: %v", err)
 	}
 	fib.PutForeign(theirs, false)

@@ -129,7 +129,7 @@ func TestHintsOfDeviceRoutes(t *testing.T) {
 	hinted := func(what string) {
 		t.Helper()
 		select {
-		case <-hints:
+		case <-hints.Own:
 		case <-time.After(patience):
 			t.Fatalf("no hint: %s", what)
 		}
@@ -137,7 +137,7 @@ func TestHintsOfDeviceRoutes(t *testing.T) {
 	silent := func(what string) {
 		t.Helper()
 		select {
-		case <-hints:
+		case <-hints.Own:
 			t.Fatalf("hint: %s", what)
 		case <-time.After(300 * time.Millisecond):
 		}

@@ -48,6 +48,8 @@ type FIB struct {
 	conn  *rtnl.Conn
 	links *links
 	hints chan struct{} // size 1
+	// foreign has a lock of its own. It may be taken while mu is held, and not the other way.
+	foreign *foreign
 
 	mu   sync.Mutex // guards all below, and one operation on the kernel
 	hops *hops
@@ -69,7 +71,7 @@ func New(opts Options) (*FIB, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &FIB{opts: opts, log: opts.Log, uses: newUses(), running: make(map[string]bool), hints: make(chan struct{}, 1)}
+	f := &FIB{opts: opts, log: opts.Log, uses: newUses(), running: make(map[string]bool), hints: make(chan struct{}, 1), foreign: newForeign()}
 	var err error
 	if f.home, err = rtnl.ThreadNamespace(); err != nil {
 		return nil, err

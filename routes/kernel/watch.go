@@ -10,22 +10,23 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/hostfabric/hostfabric/routes"
 	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
 )
 
 // eventBuffer is the receive buffer of the event socket. An overflow is a hint like any other.
 const eventBuffer = 4 << 20
 
-// subscribe opens a socket for notifications. Those of our own changes, which come through the port, and routes of
-// other protocols are dropped by a filter in the kernel: a hundred thousand of them are written at a time. The
-// library's own subscriptions would read and parse each.
-func subscribe(port uint32, protocol uint8) (*nl.NetlinkSocket, error) {
+// subscribe opens a socket for notifications. Those of our own changes, which come through the port, and of what is in
+// other tables are dropped by a filter in the kernel: a hundred thousand of them are written at a time. The library's
+// own subscriptions would read and parse each.
+func subscribe(port uint32, protocol uint8, table int) (*nl.NetlinkSocket, error) {
 	events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to rtnetlink events: %w", err)
 	}
-	err = errors.Join(rtnl.ReceiveBuffer(events, eventBuffer), attach(events.GetFd(), eventFilter(port, protocol)))
+	err = errors.Join(rtnl.ReceiveBuffer(events, eventBuffer), attach(events.GetFd(), eventFilter(port, protocol, table)))
 	if err != nil {
 		events.Close()
 		return nil, fmt.Errorf("set up rtnetlink event socket: %w", err)
@@ -49,22 +50,35 @@ func attach(fd int, filter []bpf.Instruction) error {
 	return nil
 }
 
-// eventFilter accepts a message unless its port is ours, or it is a route of another protocol. Loads are big-endian,
-// the fields are not.
-func eventFilter(port uint32, protocol uint8) []bpf.Instruction {
+// Offsets in a struct rtmsg.
+const offRouteTable, offRouteProtocol = 4, 5
+
+// tableByte is what a struct rtmsg has of a table, whose whole number is in an attribute.
+func tableByte(table int) uint8 {
+	if table > 255 {
+		return unix.RT_TABLE_COMPAT
+	}
+	return uint8(table)
+}
+
+// eventFilter accepts a message unless its port is ours, or it is a route of another protocol in another table. Loads are
+// big-endian, the fields are not.
+func eventFilter(port uint32, protocol uint8, table int) []bpf.Instruction {
 	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
 	typ := func(t uint16) uint32 {
 		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, t)))
 	}
-	const offType, offPort, offProtocol = 4, 12, unix.SizeofNlMsghdr + 5
+	const offType, offPort = 4, 12
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offPort, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: own, SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: own, SkipTrue: 8},
 		bpf.LoadAbsolute{Off: offType, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typ(unix.RTM_NEWROUTE), SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: typ(unix.RTM_DELROUTE), SkipTrue: 2},
-		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(protocol), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: typ(unix.RTM_DELROUTE), SkipTrue: 4},
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + offRouteProtocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(protocol), SkipTrue: 2},
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + offRouteTable, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(tableByte(table)), SkipTrue: 1},
 		bpf.RetConstant{Val: 1 << 18},
 		bpf.RetConstant{Val: 0},
 	}
@@ -73,22 +87,24 @@ func eventFilter(port uint32, protocol uint8) []bpf.Instruction {
 // Watch implements routes.FIB. One Watch at a time. Links that none of our routes uses give no hints, however many
 // come and go, nor do containers whose routes are deleted before their links go down or right after; when a link that
 // next hops are on changes, the nexthop groups follow before the hint is given.
-func (f *FIB) Watch(ctx context.Context) (<-chan struct{}, error) {
+func (f *FIB) Watch(ctx context.Context) (routes.Hints, error) {
 	var events *nl.NetlinkSocket
 	err := rtnl.Within(int(f.home.Fd()), func() (err error) {
-		events, err = subscribe(f.conn.Port(), uint8(f.opts.Protocol))
+		events, err = subscribe(f.conn.Port(), uint8(f.opts.Protocol), f.opts.Table)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return routes.Hints{}, err
 	}
+	f.foreignLost(true) // what was listed before has no event
 	context.AfterFunc(ctx, events.Close)
 	go f.watch(ctx, events)
-	return f.hints, nil
+	return routes.Hints{Own: f.hints, Foreign: f.foreign.hints}, nil
 }
 
 // watch ends with the context, which closes the socket.
 func (f *FIB) watch(ctx context.Context, events *nl.NetlinkSocket) {
+	defer f.foreignLost(false)
 	for {
 		messages, _, err := events.Receive()
 		relevant := errors.Is(err, unix.ENOBUFS) // events were lost
@@ -98,6 +114,9 @@ func (f *FIB) watch(ctx context.Context, events *nl.NetlinkSocket) {
 		case err != nil && !relevant:
 			f.log.Error("cannot read rtnetlink events; changes are found at the next full listing", "error", err)
 			return
+		}
+		if relevant {
+			f.foreignLost(true)
 		}
 		for _, m := range messages {
 			relevant = f.relevant(rtnl.Message{Type: m.Header.Type, Port: m.Header.Pid, Payload: m.Data}) || relevant
@@ -126,6 +145,10 @@ func (f *FIB) hint() {
 func (f *FIB) relevant(m rtnl.Message) bool {
 	switch m.Type {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		if len(m.Payload) > offRouteProtocol && m.Payload[offRouteProtocol] != uint8(f.opts.Protocol) {
+			f.foreignEvent(m)
+			return false
+		}
 		// What the kernel itself removes (port 0) goes with a link, and that is heard of below. With thousands of
 		// containers coming and going this must not cause a listing each.
 		return m.Port != 0
@@ -147,9 +170,13 @@ func (f *FIB) linkChanged(m rtnl.Message) bool {
 		return false
 	}
 	deleted := m.Type == unix.RTM_DELLINK
-	flags := nl.DeserializeIfInfomsg(m.Payload).Flags
+	info := nl.DeserializeIfInfomsg(m.Payload)
+	flags := info.Flags
 	if deleted {
 		flags = 0
+	}
+	if flags&unix.IFF_UP == 0 {
+		f.foreignLink(int(info.Index))
 	}
 	var name string
 	rtnl.Attributes(m.Payload[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {

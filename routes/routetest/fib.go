@@ -22,6 +22,7 @@ type FIB struct {
 	applies int
 	lists   int
 	hints   []chan struct{}
+	others  []chan struct{} // hints of foreign routes
 }
 
 var _ routes.FIB = (*FIB)(nil)
@@ -71,20 +72,42 @@ func (f *FIB) apply(c routes.Change) error {
 	return nil
 }
 
-// Watch implements routes.FIB.
-func (f *FIB) Watch(context.Context) (<-chan struct{}, error) {
+// Foreign implements routes.FIB.
+func (f *FIB) Foreign(ctx context.Context) ([]routes.Foreign, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	hint := make(chan struct{}, 1)
-	f.hints = append(f.hints, hint)
-	return hint, nil
+	var list []routes.Foreign
+	for _, r := range f.foreign {
+		o := routes.Foreign{Prefix: r.Prefix.Masked(), Protocol: "static", Metric: r.Metric}
+		if len(r.NextHops) == 1 {
+			o.Gateway, o.Link = r.NextHops[0].Addr, r.NextHops[0].Link
+		}
+		if o.Connected = !o.Gateway.IsValid() && o.Link != ""; o.Connected {
+			o.Protocol = "kernel"
+		}
+		list = append(list, o)
+	}
+	return list, ctx.Err()
+}
+
+// Watch implements routes.FIB.
+func (f *FIB) Watch(context.Context) (routes.Hints, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	hint, other := make(chan struct{}, 1), make(chan struct{}, 1)
+	f.hints, f.others = append(f.hints, hint), append(f.others, other)
+	return routes.Hints{Own: hint, Foreign: other}, nil
 }
 
 // Hint sends a hint to every watcher.
 func (f *FIB) Hint() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, hint := range f.hints {
+	wake(f.hints)
+}
+
+func wake(hints []chan struct{}) {
+	for _, hint := range hints {
 		select {
 		case hint <- struct{}{}:
 		default:
@@ -111,7 +134,8 @@ func (f *FIB) Lose(r routes.Route) {
 	delete(f.ours, r.Canonical().Key())
 }
 
-// PutForeign installs another program's route, or removes it again when present is false.
+// PutForeign installs another program's route, or removes it again when present is false, with a hint. One directly onto a
+// link is the kernel's.
 func (f *FIB) PutForeign(r routes.Route, present bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,8 +144,9 @@ func (f *FIB) PutForeign(r routes.Route, present bool) {
 	}
 	delete(f.foreign, r.Canonical().Key())
 	if present {
-		f.foreign[r.Canonical().Key()] = r
+		f.foreign[r.Canonical().Key()] = r.Canonical()
 	}
+	wake(f.others)
 }
 
 // Refuse has the route's prefix and metric fail with err, or work again when err is nil.
