@@ -227,7 +227,8 @@ type node struct {
 	socket string
 	proc   *process
 	fabric *fabric
-	warm   bool // what the client is told about a restart
+	log    *syncBuffer // of the client
+	warm   bool        // what the client is told about a restart
 	stop   func()
 }
 
@@ -244,7 +245,7 @@ func (n *node) connect(t testing.TB) {
 	t.Helper()
 	n.fabric = &fabric{routes: map[netip.Prefix][]netip.Addr{}}
 	n.Speaker = bgp.New(bgp.Options{
-		Socket: n.socket, Log: testLog(t, filepath.Base(filepath.Dir(n.socket))), Events: n.fabric.events(),
+		Socket: n.socket, Log: n.testLog(t, filepath.Base(filepath.Dir(n.socket))), Events: n.fabric.events(),
 		WarmRestart: func() bool { return n.warm },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -265,8 +266,9 @@ func (n *node) connect(t testing.TB) {
 	})
 }
 
-func testLog(t testing.TB, name string) *slog.Logger {
+func (n *node) testLog(t testing.TB, name string) *slog.Logger {
 	b := &syncBuffer{}
+	n.log = b
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("client %s:\n%s", name, b)
@@ -274,6 +276,9 @@ func testLog(t testing.TB, name string) *slog.Logger {
 	})
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
+
+// loggedErrors counts the alarms in the client's log.
+func (n *node) loggedErrors() int { return strings.Count(n.log.String(), "level=ERROR") }
 
 // respawn kills the speaker process and starts another.
 func (n *node) respawn(t testing.TB) {

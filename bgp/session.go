@@ -43,7 +43,8 @@ type session struct {
 	lost     chan error
 	flushed  time.Time
 	failures int
-	looked   bool // watchOver has looked
+	looked   bool           // watchOver has looked
+	watchers sync.WaitGroup // goroutines that end with the session
 
 	flush, retry, deadline, admit, rest *time.Timer
 }
@@ -66,6 +67,8 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(), rest: stopped(),
 	}
 	defer ss.stopTimers()
+	defer ss.watchers.Wait()
+	defer cancel()
 	g, version, pid, err := ss.rec.conn.global(ctx)
 	if err != nil {
 		return false, err
@@ -157,7 +160,9 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 	}
 	s.view.configure(c)
 	s.eor.setPeers(c.Peers)
-	if !*opened {
+	if *opened {
+		s.schedule() // next hops may be judged otherwise now
+	} else {
 		if err := s.open(ctx, c); err != nil {
 			return err
 		}
@@ -201,6 +206,10 @@ func (s *session) open(ctx context.Context, c Config) error {
 		s.warmEnd = time.Now().Add(c.GracefulRestart.restartTime())
 		s.admit.Reset(admitInterval)
 	}
+	watch := &refusedWatch{
+		conn: s.rec.conn, log: s.log, desired: s.desired, tallies: s.view.tallies, refusals: s.refusals, marks: map[tallyKey]*refusedMark{},
+	}
+	s.watchers.Go(func() { watch.run(ctx) })
 	go func() {
 		for {
 			ev, err := stream.Recv()

@@ -48,7 +48,8 @@ type Speaker struct {
 
 	// Owned by Run.
 	view       *view
-	configured bool // a speaker was configured by us: the next fresh one is a warm restart
+	refusals   *refusals // shared, has its own lock
+	configured bool      // a speaker was configured by us: the next fresh one is a warm restart
 }
 
 // desired is the state the speaker is to be brought to.
@@ -75,7 +76,7 @@ func New(opts Options) *Speaker {
 		opts.InitialDeadline = DefaultInitialDeadline
 	}
 	return &Speaker{
-		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(),
+		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(), refusals: newRefusals(),
 		status: Status{Since: time.Now(), Err: ErrDisconnected},
 	}
 }
@@ -291,6 +292,7 @@ func (s *Speaker) Peers(ctx context.Context) ([]PeerStatus, error) {
 			s.view.tallies.fill(out)
 			s.guard.fill(out)
 			s.view.tallies.recount(ctx, c, out)
+			s.refusals.fill(out)
 		}
 		return err
 	})

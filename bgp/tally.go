@@ -12,8 +12,8 @@ import (
 
 // source is where one path of a prefix comes from: the zero peer is the speaker itself.
 type source struct {
-	peer     netip.Addr // without zone, as events tell it
-	unusable bool       // its next hop is
+	peer    netip.Addr // without zone, as events tell it
+	problem string     // what makes its next hop unusable; empty: nothing
 }
 
 type tallyKey struct {
@@ -30,10 +30,12 @@ type tallies struct {
 	mu      sync.Mutex // guards what follows
 	sources map[netip.Prefix][]source
 	counts  map[tallyKey]tally
+	// unusable has some of the prefixes without a usable next hop, maxRefusals at most.
+	unusable map[tallyKey]map[netip.Prefix]string
 }
 
 func newTallies() *tallies {
-	return &tallies{sources: map[netip.Prefix][]source{}, counts: map[tallyKey]tally{}}
+	return &tallies{sources: map[netip.Prefix][]source{}, counts: map[tallyKey]tally{}, unusable: map[tallyKey]map[netip.Prefix]string{}}
 }
 
 func (t *tallies) reset() {
@@ -41,6 +43,7 @@ func (t *tallies) reset() {
 	defer t.mu.Unlock()
 	clear(t.sources)
 	clear(t.counts)
+	clear(t.unusable)
 }
 
 // set replaces the sources of each prefix given.
@@ -51,9 +54,11 @@ func (t *tallies) set(changes map[netip.Prefix]found) {
 		f := FamilyOf(pfx.Addr())
 		for _, s := range t.sources[pfx] {
 			t.count(f, s, ^uint64(0)) // less one
+			delete(t.unusable[tallyKey{s.peer, f}], pfx)
 		}
 		for _, s := range now.sources {
 			t.count(f, s, 1)
+			t.example(tallyKey{s.peer, f}, pfx, s.problem)
 		}
 		if len(now.sources) == 0 {
 			delete(t.sources, pfx)
@@ -67,7 +72,7 @@ func (t *tallies) count(f Family, s source, n uint64) {
 	k := tallyKey{s.peer, f}
 	c := t.counts[k]
 	c.accepted += n
-	if s.unusable {
+	if s.problem != "" {
 		c.unusable += n
 	}
 	t.counts[k] = c
@@ -101,7 +106,32 @@ func (t *tallies) fill(peers []PeerStatus) {
 			c := t.of(peers[i].Address, f.Family)
 			f.Accepted, f.Unusable = c.accepted, c.unusable
 		}
+		peers[i].Refused = append(peers[i].Refused, t.unusableOf(peers[i])...)
 	}
+}
+
+// example notes a prefix without a usable next hop. Caller holds mu.
+func (t *tallies) example(k tallyKey, pfx netip.Prefix, problem string) {
+	if problem == "" || len(t.unusable[k]) >= maxRefusals {
+		return
+	}
+	if t.unusable[k] == nil {
+		t.unusable[k] = map[netip.Prefix]string{}
+	}
+	t.unusable[k][pfx] = problem
+}
+
+// unusableOf returns some of a peer's prefixes without a usable next hop.
+func (t *tallies) unusableOf(p PeerStatus) []Refusal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []Refusal
+	for _, f := range p.Families {
+		for pfx, problem := range t.unusable[tallyKey{p.Address.WithZone(""), f.Family}] {
+			out = append(out, Refusal{Prefix: pfx, Reason: NextHop, Detail: problem})
+		}
+	}
+	return out
 }
 
 // recountTimeout bounds the walk through the speaker's table that recount may need.

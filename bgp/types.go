@@ -88,6 +88,10 @@ type Peer struct {
 	// NextHop6 is announced as next hop of IPv6 prefixes on an IPv4 session, which has none of its own. Without it no
 	// IPv6 prefix is announced there, except those whose Announcement names a next hop.
 	NextHop6 netip.Addr
+	// Subnets are the networks of the session's link, each as the address we have in it. The peer may name next hops in
+	// them, but for our own addresses, besides itself and what is link-local; its routes with others are left out. Empty:
+	// whatever it names is taken.
+	Subnets []netip.Prefix
 }
 
 // Communities says which communities of an announcement a peer gets. The well-known ones (65535:x, RFC 1997), which tell
@@ -200,6 +204,9 @@ type PeerStatus struct {
 	Received        MessageCount
 	PeerRestarting  bool
 	LocalRestarting bool
+	// Refused are some of the prefixes that the peer announces and that are kept out, 16 a family and reason at most: our own
+	// space first, then by prefix.
+	Refused []Refusal
 }
 
 // FamilyStatus counts the prefixes of one family on a session.
@@ -208,6 +215,7 @@ type FamilyStatus struct {
 	Received   uint64
 	Accepted   uint64 // of those received, what passed the import policy
 	Unusable   uint64 // of those accepted, what has no next hop to forward to and is not delivered
+	Refused    RefusedCount
 	Advertised uint64 // to an established peer that speaks the family
 	EndOfRIB   bool   // received on this session
 }

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -15,9 +16,12 @@ import (
 // After a change of speaker, routes only the previous one knew stay with the consumer until synced: the new speaker
 // has to hear them again first.
 type view struct {
-	log       *slog.Logger
-	legs      int // limit of next hops a route
-	zones     map[netip.Addr]string
+	log     *slog.Logger
+	legs    int // limit of next hops a route
+	zones   map[netip.Addr]string
+	subnets map[netip.Addr][]netip.Prefix // of the peers' links, by peer without zone
+	// elsewhere has the legs of prefixes with one that is not the peer itself: they are judged again when subnets change.
+	elsewhere map[netip.Prefix][]leg
 	current   map[netip.Prefix][]netip.Addr // next hops in sorted order, at least one
 	delivered map[netip.Prefix][]netip.Addr
 	dirty     map[netip.Prefix]struct{}
@@ -30,13 +34,13 @@ type view struct {
 func newView(log *slog.Logger) *view {
 	return &view{
 		log: log, legs: DefaultMultipath, zones: map[netip.Addr]string{}, current: map[netip.Prefix][]netip.Addr{},
-		delivered: map[netip.Prefix][]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
+		delivered: map[netip.Prefix][]netip.Addr{}, dirty: map[netip.Prefix]struct{}{}, elsewhere: map[netip.Prefix][]leg{},
 		tallies: newTallies(), warned: map[netip.Addr]bool{},
 	}
 }
 
-// configure takes the number of legs, and the links of link-local peers: events name next hops without their zone.
-// A link-local address that two links share is ambiguous; such a next hop is left out.
+// configure takes the number of legs, the subnets of the peers' links, and the links of link-local peers: events name next
+// hops without their zone. A link-local address that two links share is ambiguous; such a next hop is left out.
 func (v *view) configure(c Config) {
 	v.legs = c.Multipath
 	if v.legs <= 0 {
@@ -52,6 +56,19 @@ func (v *view) configure(c Config) {
 			v.zones[plain] = z
 		}
 	}
+	before := v.subnets
+	v.subnets = map[netip.Addr][]netip.Prefix{}
+	for _, p := range c.Peers {
+		if len(p.Subnets) > 0 {
+			v.subnets[p.Address.WithZone("")] = slices.Clone(p.Subnets)
+		}
+	}
+	if maps.EqualFunc(before, v.subnets, slices.Equal[[]netip.Prefix]) {
+		return
+	}
+	for pfx, legs := range v.elsewhere {
+		v.set(map[netip.Prefix]found{pfx: v.judge(pfx, legs)})
+	}
 }
 
 // restart begins the account of a new connection.
@@ -59,6 +76,7 @@ func (v *view) restart() {
 	clear(v.current)
 	clear(v.dirty)
 	clear(v.warned)
+	clear(v.elsewhere)
 	v.tallies.reset()
 	v.synced = false
 }
@@ -66,18 +84,32 @@ func (v *view) restart() {
 // apply takes the paths of one event. With multipath on and no batching, an event holds the full ECMP set of each prefix
 // in it; a withdrawn path means that nothing is left.
 func (v *view) apply(paths []*api.Path) {
-	touched := make(map[netip.Prefix]found, 1)
+	legs := make(map[netip.Prefix][]leg, 1)
 	for _, p := range paths {
 		pfx, ok := prefixOf(p)
 		if !ok {
 			continue
 		}
-		now := touched[pfx]
+		now := legs[pfx]
 		if !p.GetIsWithdraw() {
-			now = v.add(now, pfx, p)
+			now = append(now, legOf(p))
 		}
-		touched[pfx] = now
+		legs[pfx] = now
 	}
+	touched := make(map[netip.Prefix]found, len(legs))
+	for pfx, now := range legs {
+		touched[pfx] = v.judge(pfx, now)
+		if slices.ContainsFunc(now, leg.elsewhere) {
+			v.elsewhere[pfx] = now
+		} else {
+			delete(v.elsewhere, pfx)
+		}
+	}
+	v.set(touched)
+}
+
+// set records what is known of the prefixes now.
+func (v *view) set(touched map[netip.Prefix]found) {
 	v.tallies.set(touched)
 	for pfx, now := range touched {
 		slices.SortFunc(now.hops, netip.Addr.Compare)
@@ -94,40 +126,57 @@ func (v *view) apply(paths []*api.Path) {
 	}
 }
 
+// leg is a path of an event, as far as it matters here: the zero one is the speaker's own.
+type leg struct{ from, hop netip.Addr }
+
+func legOf(p *api.Path) leg {
+	if isLocal(p) {
+		return leg{}
+	}
+	from, _ := netip.ParseAddr(p.GetNeighborIp()) // it parses, or the path were local
+	l := leg{from: from.WithZone(""), hop: nextHopOf(p)}
+	if l.from.IsLinkLocalUnicast() {
+		if second := linkLocalOf(p); second.IsValid() {
+			l.hop = second // on the link in any case, which its global address need not be
+		}
+	}
+	return l
+}
+
+func (l leg) elsewhere() bool { return l.hop != l.from }
+
 // found is what an event tells of one prefix.
 type found struct {
 	hops    []netip.Addr
 	sources []source
 }
 
-func (v *view) add(now found, pfx netip.Prefix, p *api.Path) found {
-	if isLocal(p) {
-		now.sources = append(now.sources, source{})
-		return now
+// judge tells which next hops of a prefix can be forwarded to.
+func (v *view) judge(pfx netip.Prefix, legs []leg) (now found) {
+	for _, l := range legs {
+		if !l.from.IsValid() {
+			now.sources = append(now.sources, source{})
+			continue
+		}
+		hop, problem := v.hop(pfx, l)
+		if problem == "" {
+			now.hops = append(now.hops, hop)
+			v.named.add(l.from, hop)
+		} else {
+			v.warn(pfx, hop, l.from, problem)
+		}
+		now.sources = append(now.sources, source{peer: l.from, problem: problem})
 	}
-	from, _ := netip.ParseAddr(p.GetNeighborIp()) // it parses, or the path were local
-	from = from.WithZone("")
-	hop, problem := v.hop(pfx, p, from)
-	if problem == "" {
-		now.hops = append(now.hops, hop)
-		v.named.add(from, hop)
-	} else {
-		v.warn(pfx, hop, from, problem)
-	}
-	now.sources = append(now.sources, source{peer: from, unusable: problem != ""})
 	return now
 }
 
-// hop reads the next hop of a learned path, with its link where it is link-local, and says what makes it unusable.
-func (v *view) hop(pfx netip.Prefix, p *api.Path, from netip.Addr) (hop netip.Addr, problem string) {
-	hop = nextHopOf(p)
-	if second := linkLocalOf(p); second.IsValid() && from.IsLinkLocalUnicast() {
-		hop = second // on the link in any case, which its global address need not be
-	}
-	if hop.IsValid() && hop.IsUnspecified() && from.IsLinkLocalUnicast() {
+// hop returns the next hop of a learned path, with its link where it is link-local, and says what makes it unusable.
+func (v *view) hop(pfx netip.Prefix, l leg) (hop netip.Addr, problem string) {
+	hop = l.hop
+	if hop.IsValid() && hop.IsUnspecified() && l.from.IsLinkLocalUnicast() {
 		// RFC 2545 section 3 wants a global address and beside it the link-local one. A router that has no global address
 		// leaves "::" in its place, and the other one is the address of the session.
-		hop = from
+		hop = l.from
 	}
 	switch {
 	case !hop.IsValid() || hop.IsUnspecified():
@@ -142,7 +191,23 @@ func (v *view) hop(pfx netip.Prefix, p *api.Path, from netip.Addr) (hop netip.Ad
 		}
 		return hop.WithZone(zone), ""
 	}
-	return hop, ""
+	return hop, v.offLink(hop, l.from)
+}
+
+// offLink says what is wrong with a next hop that is not on the link to the peer. RFC 4271 section 5.1.3 lets an external
+// peer name itself, or another router in the subnet that both share.
+func (v *view) offLink(hop, from netip.Addr) string {
+	subnets := v.subnets[from]
+	if len(subnets) == 0 || hop == from {
+		return ""
+	}
+	if slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Addr() == hop }) {
+		return fmt.Sprintf("the next hop %s is this host's own address", hop)
+	}
+	if !slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(hop) }) {
+		return fmt.Sprintf("the next hop %s is not on the link to the peer", hop)
+	}
+	return ""
 }
 
 // warn tells of a route left out, once a peer and connection.
