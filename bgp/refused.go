@@ -108,6 +108,13 @@ func missing(of, in sample) []Refusal {
 	return out
 }
 
+// of returns what is known of a peer and family.
+func (r *refusals) of(k tallyKey) refused {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.found[k]
+}
+
 // known lists the peers and families something is known of.
 func (r *refusals) known() []tallyKey {
 	r.mu.Lock()
