@@ -30,6 +30,7 @@ type Wirer interface {
 	List(ctx context.Context) ([]endpoint.Live, error)
 	Others(ctx context.Context, blocks []netip.Prefix, own []netip.Addr) ([]endpoint.Use, error)
 	UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (endpoint.Use, error)
+	Packets(ctx context.Context) (map[string]uint64, error)
 }
 
 // RouteTable holds the desired routes; routes.Table is the real one.
@@ -60,6 +61,14 @@ type Options struct {
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Log       *slog.Logger
+
+	DrainFile string        // remembers that the host is drained
+	Drain     DrainRecord   // as DrainFile has it, see LoadDrain
+	Settle    time.Duration // for which ToRs are given time to follow a change
+	// Sessions has the BGP sessions be like this.
+	Sessions func(ctx context.Context, s Sessions) error
+	// OnDrain is told before the sessions are taken down, and before they come up again; nil: nobody is.
+	OnDrain func(ctx context.Context, drained bool, reason string) error
 }
 
 // Agent is safe for concurrent use.
@@ -85,6 +94,7 @@ type Agent struct {
 	orphans ipam.Orphans
 	aliens  []ipam.InUse // what the last look found in use without a lease
 
+	drain     *drainer
 	counters  counters
 	finishers sync.WaitGroup // goroutines that release leases once their links are gone
 }
@@ -103,8 +113,10 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 	if opts.Reconcile == 0 {
 		opts.Reconcile = 30 * time.Second
 	}
+	keeper.Hold(opts.Drain.Stage == Drained)
 	return &Agent{
-		opts: opts, log: opts.Log, leases: leases, blocks: keeper, wirer: wirer, table: table, speaker: speaker, started: time.Now(),
+		drain: newDrainer(opts.DrainFile, opts.Drain, opts.Log),
+		opts:  opts, log: opts.Log, leases: leases, blocks: keeper, wirer: wirer, table: table, speaker: speaker, started: time.Now(),
 		restored:  make(chan struct{}),
 		stopping:  make(chan struct{}),
 		endpoints: make(map[Key]Endpoint),
@@ -124,24 +136,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.blocks.Run(ctx) })
 	g.Go(func() error { return a.reconcileLoop(ctx) })
+	g.Go(func() error { return a.drainLoop(ctx) })
 	err := g.Wait()
 	close(a.stopping)
 	a.finishers.Wait()
 	return err
 }
 
-// Ready is nil once attaches can be served. Peers being down does not make the agent unready: local attaches work,
+// Ready is nil while attaches can be served. Peers being down does not make the agent unready: local attaches work,
 // and the status says what is wrong.
 func (a *Agent) Ready(context.Context) error {
 	select {
 	case <-a.restored:
-		return nil
+		return a.drain.refused()
 	default:
 		return fmt.Errorf("%w: leases are still being restored", ErrNotReady)
 	}
 }
 
-// awaitReady waits for Ready, as long as the caller does.
+// awaitReady waits until what an earlier run left is known, as long as the caller does.
 func (a *Agent) awaitReady(ctx context.Context) error {
 	if err := waitClosed(ctx, a.restored); err != nil {
 		return errors.Join(a.Ready(ctx), err)

@@ -53,6 +53,13 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 	var mu sync.Mutex
 	var off error
 	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}}
+	drainFile := filepath.Join(filepath.Dir(file), "drain.json")
+	drained, err := agent.LoadDrain(drainFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.speaker.sessions(t.Context(), drained.Sessions())
+	r.speaker.story()
 	r.forwarding = func(err error) { mu.Lock(); defer mu.Unlock(); off = err }
 	log := slog.New(slog.DiscardHandler)
 	keeper := blocks.New(blocks.Options{
@@ -65,7 +72,8 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 	if err := keeper.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Log: log},
+	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Log: log,
+		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain},
 		leases, keeper, wirer, r.table, r.speaker)
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -44,6 +44,9 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 			return done, err
 		}
 	}
+	if err := a.drain.refused(); err != nil {
+		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, err)
+	}
 	ep, err := a.attach(ctx, req)
 	if err != nil {
 		return Endpoint{}, err

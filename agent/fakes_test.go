@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/routes"
@@ -27,6 +28,8 @@ type fakeWirer struct {
 	asked     int            // calls of UsedBy
 	usedByErr error
 	lists     int
+	rates     map[string]uint64 // what a link sends from one count to the next
+	sent      map[string]uint64
 	wiring    chan struct{} // Wire sends on it, then waits for its close; nil: it does neither
 }
 
@@ -118,6 +121,17 @@ func (w *fakeWirer) UsedBy(_ context.Context, addr netip.Addr, _ netip.Prefix) (
 		}
 	}
 	return endpoint.Use{}, w.usedByErr
+}
+
+func (w *fakeWirer) Packets(context.Context) (map[string]uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	counts := make(map[string]uint64)
+	for name := range w.links {
+		w.sent[name] += w.rates[name]
+		counts[name] = w.sent[name]
+	}
+	return counts, nil
 }
 
 // use has something else use addresses, as reconciliation finds it.
@@ -248,15 +262,55 @@ type fakeSpeaker struct {
 	mu        sync.Mutex
 	announced []netip.Prefix
 	deaf      bgp.Family // announcements of this family reach no peer
+	did       []string   // announcements and shutdowns, in order, as text
+	down      string     // why the sessions are down
+	late      bool       // the sessions do not come up
+	refuse    error      // Announce fails with it
+}
+
+// sessions takes the place of what an agent is given for that.
+func (s *fakeSpeaker) sessions(_ context.Context, to agent.Sessions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = to.Shutdown
+	s.did = append(s.did, fmt.Sprintf("sessions %d %q", to.Leave, to.Shutdown))
+	return nil
+}
+
+// onDrain is told before.
+func (s *fakeSpeaker) onDrain(_ context.Context, drained bool, why string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.did = append(s.did, fmt.Sprintf("on drain %v %q", drained, why))
+	return nil
+}
+
+// story returns what was done since the last time.
+func (s *fakeSpeaker) story() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	did := s.did
+	s.did = nil
+	return did
+}
+
+func (s *fakeSpeaker) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return s.refuse
+	}
 	s.announced = nil
 	for _, a := range set {
 		s.announced = append(s.announced, a.Prefix)
 	}
+	s.did = append(s.did, fmt.Sprintf("announce %v", s.announced))
 	return nil
 }
 
@@ -270,6 +324,12 @@ func (s *fakeSpeaker) Peers(context.Context) ([]bgp.PeerStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	peer := bgp.PeerStatus{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished}
+	if s.late {
+		peer.State = bgp.StateActive
+	}
+	if s.down != "" {
+		peer.State = bgp.StateAdminDown
+	}
 	for _, p := range s.announced {
 		if f := bgp.FamilyOf(p.Addr()); f != s.deaf {
 			peer.Families = append(peer.Families, bgp.FamilyStatus{Family: f, Advertised: 1})

@@ -31,6 +31,7 @@ type Status struct {
 	RoutesInstalled int
 	RoutesFailed    int
 	MTU             int // bytes, of new endpoints
+	Drain           DrainStatus
 }
 
 // Block is a block of this host and how it is used.
@@ -45,7 +46,13 @@ func (a *Agent) Status(ctx context.Context) Status {
 	s := Status{
 		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: live.ASN, RouterID: live.RouterID,
 		Speaker: a.speaker.Status(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
-		BudgetIPv4: live.Budget.IPv4, BudgetIPv6: live.Budget.IPv6,
+		BudgetIPv4: live.Budget.IPv4, BudgetIPv6: live.Budget.IPv6, Drain: a.DrainStatus(),
+	}
+	if d := s.Drain; d.Stage != Serving {
+		s.problem("host is %s since %s: %s (hostfabric undrain)", d.Stage, d.Since.Format(time.RFC3339), d.Reason)
+		if d.Err != nil {
+			s.problem("%s: %v", d.Stage, d.Err)
+		}
 	}
 	kept := a.blocks.Status()
 	if kept.Gate != nil {
@@ -106,7 +113,7 @@ func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
 	}
 	s.checkAnnounced()
 	for _, p := range s.Peers {
-		if p.State != bgp.StateEstablished {
+		if p.State != bgp.StateEstablished && p.State != bgp.StateAdminDown {
 			s.problem("peer %s (AS%d) is %s%s", p.Address, p.ASN, p.State, because(p.LastDown))
 		}
 		for _, f := range p.Families {

@@ -61,5 +61,6 @@ var (
 	ErrNotFound     = errors.New("not attached")
 	ErrNotReady     = errors.New("agent not ready")
 	ErrStorage      = errors.New("lease file not writable")
+	ErrDraining     = errors.New("host has been taken out of the fabric")
 	ErrSourceAway   = errors.New("source of blocks cannot be reached")
 )

@@ -112,6 +112,9 @@ func (c conn) peerStatus(ctx context.Context, cfg *Config, advertised bool) ([]P
 			if !ok {
 				st = PeerStatus{Address: p.Address, ASN: p.ASN, State: StateIdle, LastDown: p.Pending}
 			}
+			if !ok && cfg.Shutdown != "" {
+				st.State = StateAdminDown
+			}
 			st.Description = p.Description
 			byAddr[p.Address] = st
 		}

@@ -177,7 +177,7 @@ func (g *guard) fill(list []PeerStatus) {
 func (s *session) watchOver(ctx context.Context) error {
 	s.rest.Stop()
 	d := s.desired()
-	if d.config == nil {
+	if d.config == nil || d.config.Shutdown != "" {
 		return nil
 	}
 	list, _, err := s.rec.conn.peers(ctx, false)
@@ -240,7 +240,7 @@ func (s *session) shutInternal(ctx context.Context, p Peer) error {
 // wait is cut to 1 s, which GoBGP takes over when a peer is reset, disabled and enabled while it is idle.
 func (s *session) hasten(ctx context.Context, a netip.Addr) error {
 	d := s.desired()
-	if d.config == nil || s.rec.warm {
+	if d.config == nil || d.config.Shutdown != "" || s.rec.warm {
 		return nil
 	}
 	for _, p := range d.config.found() {

@@ -51,7 +51,7 @@ func buildPolicies(c Config, set []Announcement) policySet {
 	switch p := c.Policy.(type) {
 	case HostPolicy:
 		imp = b.hostImport(p, peers)
-		exp = append(b.stripCommunities(peers), b.hostExport(peers, set)...)
+		exp = append(b.stripCommunities(peers), append(b.leaving(c), b.hostExport(peers, set)...)...)
 	case TransitPolicy:
 		def = api.RouteAction_ACCEPT
 		imp = []*api.Statement{b.statement("import-all", &api.Conditions{}, accept())}
@@ -73,8 +73,9 @@ func buildPolicies(c Config, set []Announcement) policySet {
 	ps.imports = "in-" + digest(marshal(&api.SetPoliciesRequest{DefinedSets: b.importSets, Policies: ps.request.Policies[:1]}))
 	ps.exports = map[netip.Addr]string{}
 	for _, p := range peers {
-		ps.exports[p.Address] = "out-" + digest(fmt.Appendf(nil, "%T %s %s %t %t", c.Policy, p.Address, p.NextHop6,
-			p.Communities.sendsStandard(), p.Communities.sendsLarge()))
+		longer, leaves := c.leaves(p)
+		ps.exports[p.Address] = "out-" + digest(fmt.Appendf(nil, "%T %s %s %t %t %v %v", c.Policy, p.Address, p.NextHop6,
+			p.Communities.sendsStandard(), p.Communities.sendsLarge(), longer, leaves))
 	}
 	return ps
 }

@@ -48,6 +48,12 @@ func text(ps policySet, name string) string {
 			if nh := s.Actions.Nexthop; nh != nil {
 				fmt.Fprintf(&b, " set nexthop %s", nh.Address)
 			}
+			if pre := s.Actions.AsPrepend; pre != nil {
+				fmt.Fprintf(&b, " prepend %dx%d", pre.Asn, pre.Repeat)
+			}
+			if com := s.Actions.Community; com != nil {
+				fmt.Fprintf(&b, " %s %s", strings.ToLower(com.Type.String()), strings.Join(com.Communities, " "))
+			}
 			fmt.Fprintf(&b, " %s\n", strings.ToLower(s.Actions.RouteAction.String()))
 		}
 	}

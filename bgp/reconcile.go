@@ -210,7 +210,13 @@ func (r *reconciler) softReset(ctx context.Context, address string, dir api.Rese
 func (r *reconciler) neighbors(ctx context.Context, c Config) error {
 	r.edit.Lock()
 	defer r.edit.Unlock()
+	if c.Shutdown != "" {
+		return r.shutdown(ctx, c)
+	}
 	have, _, err := r.conn.peers(ctx, false)
+	if err == nil && r.peers == nil { // later, one that is down is so by the guard
+		err = r.revive(ctx, have)
+	}
 	if err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 		return err
 	}
 	s.view.configure(c)
-	s.eor.setPeers(c.Peers)
+	s.eor.setPeers(c.expected())
 	if *opened {
 		s.schedule() // next hops may be judged otherwise now
 	} else {

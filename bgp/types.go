@@ -58,7 +58,28 @@ type Config struct {
 	Multipath       int // legs of an ECMP route: 0 means DefaultMultipath, 1 none
 	Stations        []Station
 	Dump            Dump
+	// Shutdown is not empty while all peers are to be administratively down: it is the communication (RFC 9003) that goes
+	// to them with the Cease, at most MaxCommunication bytes of UTF-8.
+	Shutdown string
+	Leave    Leave
 }
+
+// Leave is how far the host's routes are on their way out of the fabric, with HostPolicy. Each step is given time to spread
+// before the next, up to LeaveAll, or down again to Stay.
+//
+// Why steps: a router that honours GRACEFUL_SHUTDOWN (RFC 8326) takes any other way, and where routers above both ToRs
+// hand back what the one ToR has told them to the other, there is one: over these and the other ToR. If both ToRs
+// hear the community at once, packets circle until the routers above know it too (50 ms of loss with FRR). So
+// first the routers above are brought to use one ToR alone, by a longer AS path at the others.
+type Leave uint8
+
+// The steps.
+const (
+	Stay        Leave = iota
+	LeaveLonger       // peers but the first hear of our routes with one AS number more in the path
+	LeaveOthers       // and with GRACEFUL_SHUTDOWN
+	LeaveAll          // so does the first
+)
 
 // Peer is a BGP neighbor.
 type Peer struct {
@@ -149,6 +170,10 @@ type Announcement struct {
 	LargeCommunities []LargeCommunity
 }
 
+// GracefulShutdown is the well-known community (RFC 8326) of a route that is about to go: its receiver takes another one
+// where it has one.
+const GracefulShutdown uint32 = 0xffff0000
+
 // NoAdvertise is the well-known community (RFC 1997) of a route that its receiver keeps to itself.
 const NoAdvertise uint32 = 0xffffff02
 
@@ -181,7 +206,7 @@ const (
 	StateOpenSent    = "OpenSent"
 	StateOpenConfirm = "OpenConfirm"
 	StateEstablished = "Established"
-	StateAdminDown   = "Idle (Admin)"
+	StateAdminDown   = "Idle (Admin)" // by Config.Shutdown
 	StatePrefixLimit = "Idle (PfxCt)" // shut because the peer announced more than MaxPrefixes
 )
 

@@ -39,6 +39,9 @@ func (c Config) Validate() error {
 	if p, ok := c.Policy.(HostPolicy); ok {
 		errs = append(errs, p.validate())
 	}
+	if err := ValidCommunication(c.Shutdown); err != nil {
+		bad("shutdown: %w", err)
+	}
 	seen := map[netip.Addr]bool{}
 	for _, p := range c.Peers {
 		if seen[p.Address] {

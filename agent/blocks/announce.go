@@ -16,6 +16,7 @@ import (
 // circles while these are withdrawn in their turn.
 func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why []string) {
 	if k.telling && slices.Equal(set, k.told) && slices.Equal(quiet, k.quiet) {
+		k.holdDone(k.holding)
 		return nil
 	}
 	list := make([]bgp.Announcement, len(set))
@@ -30,8 +31,9 @@ func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why [
 		k.telling, k.told = false, union(k.told, set)
 		return []string{k.failure(ctx, "announcements not accepted by the speaker", err)}
 	}
-	k.log.Info("announcing", "prefixes", set, "no_advertise", quiet)
+	k.log.Info("announcing", "prefixes", set, "no_advertise", quiet, "held", k.holding)
 	k.telling, k.told, k.quiet = true, set, quiet
+	k.holdDone(k.holding)
 	return nil
 }
 

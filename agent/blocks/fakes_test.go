@@ -107,6 +107,14 @@ type fakeSpeaker struct {
 	journal *journal
 	mu      sync.Mutex
 	told    []netip.Prefix
+	refusal error // nil: none
+}
+
+// refuse has Announce fail.
+func (s *fakeSpeaker) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusal = err
 }
 
 func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error {
@@ -119,6 +127,9 @@ func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.refusal != nil {
+		return s.refusal
+	}
 	s.told = ps
 	if len(quiet) > 0 {
 		s.journal.add("announce %v, to the ToRs alone %v", ps, quiet)
@@ -273,6 +284,7 @@ type rig struct {
 	speaker *fakeSpeaker
 	grower  *fakeGrower
 	opts    Options
+	held    bool // as the host starts
 	stop    func()
 
 	mu       sync.Mutex // guards what follows
@@ -322,6 +334,7 @@ func (r *rig) start() {
 	}
 	r.leases = &leases{Allocator: a}
 	r.Keeper = New(r.opts, r.leases, r.table, r.speaker)
+	r.Hold(r.held)
 	if err := r.Load(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}

@@ -82,6 +82,7 @@ type Keeper struct {
 	told      []netip.Prefix // what the speaker announces, as far as is known
 	telling   bool           // it was told by this run, and said yes
 	quiet     []netip.Prefix // of told, what was announced to the ToRs alone
+	holding   bool           // nothing is to be announced in this step
 	discards  []netip.Prefix // discard routes as last set
 	followed  following
 	saved     ipam.Record
@@ -103,6 +104,10 @@ type Keeper struct {
 	opened   uint64 // counts changes that a waiting attach may be helped by
 	waiters  map[*waiter]struct{}
 	failed   map[string]*refusal // why a pool cannot grow, by its name
+
+	hold     bool          // nothing is to be announced
+	heldNow  bool          // as the speaker was told last
+	holdTold chan struct{} // closed when heldNow changes
 }
 
 // New makes a keeper that does nothing before Load.
@@ -112,6 +117,7 @@ func New(opts Options, leases Leases, table Table, speaker Speaker) *Keeper {
 		wake: make(chan struct{}, 1), calls: make(chan func()), done: make(chan func()), ended: make(chan struct{}),
 		spares: make(map[section]time.Time), refusals: make(map[string]*refusal),
 		gate: errors.New("starting"), waiters: make(map[*waiter]struct{}), failed: make(map[string]*refusal),
+		holdTold: make(chan struct{}),
 	}
 	k.grower, _ = opts.Source.(ipam.Grower)
 	return k
@@ -248,6 +254,7 @@ func (k *Keeper) step(ctx context.Context, working *sync.WaitGroup) {
 		problems = append(problems, fmt.Sprintf("blocks not taken by the lease manager: %v", err))
 	}
 	gate := k.opts.Gate()
+	k.holding = k.wantsHold()
 	k.work(ctx, uses, working)
 	problems = append(problems, k.move(ctx, gate)...)
 	k.publish(gate, problems)

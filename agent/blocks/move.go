@@ -112,7 +112,7 @@ func (k *Keeper) move(ctx context.Context, gate error) []string {
 	missing, why := k.withoutDiscard()
 	problems = append(problems, why...)
 	say := func(set []netip.Prefix) []netip.Prefix {
-		if gate != nil {
+		if gate != nil || k.holding {
 			return nil
 		}
 		return minus(set, missing)

@@ -25,6 +25,7 @@ var problems = []struct {
 	{agent.ErrMismatch, relay.CodeMismatch, "container is attached with other parameters"},
 	{agent.ErrStorage, relay.CodeIO, "agent cannot write its leases"},
 	{agent.ErrNotReady, relay.CodeTryAgain, "agent is not ready"},
+	{agent.ErrDraining, relay.CodeTryAgain, "host is drained"},
 	{context.DeadlineExceeded, relay.CodeTryAgain, "agent did not finish in time"},
 	{context.Canceled, relay.CodeTryAgain, "request was cancelled"},
 }

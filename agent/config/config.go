@@ -157,3 +157,6 @@ func (c *Config) ImportRules() []ImportRule {
 	}
 	return append(rules, c.Import...)
 }
+
+// DrainFile remembers that this host has been taken out of the fabric.
+func (c *Config) DrainFile() string { return filepath.Join(c.StateDir, "drain.json") }

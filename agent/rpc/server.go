@@ -236,6 +236,7 @@ func rpcError(err error) error {
 		{agent.ErrExhausted, codes.ResourceExhausted},
 		{agent.ErrNotFound, codes.NotFound},
 		{agent.ErrNotReady, codes.Unavailable},
+		{agent.ErrDraining, codes.FailedPrecondition},
 		{agent.ErrStorage, codes.Unavailable},
 	} {
 		if errors.Is(err, m.err) {

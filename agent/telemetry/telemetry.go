@@ -109,13 +109,14 @@ var (
 	announcedDesc   = desc("announced_prefixes", "Prefixes announced to the fabric.")
 	routesDesc      = desc("routes", "Routes by state.", "state")
 	speakerDesc     = desc("speaker_connected", "1 while the speaker process is connected.")
+	drainedDesc     = desc("drained", "1 while the host is drained, or on the way there or back.")
 	problemsDesc    = desc("problems", "Things that are wrong; the status command tells them.")
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
-		peerUpdateDesc, announcedDesc, routesDesc, speakerDesc, problemsDesc} {
+		peerUpdateDesc, announcedDesc, routesDesc, speakerDesc, drainedDesc, problemsDesc} {
 		ch <- d
 	}
 }
@@ -139,6 +140,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(routesDesc, float64(s.RoutesInstalled), "installed")
 	gauge(routesDesc, float64(s.RoutesFailed), "failed")
 	gauge(speakerDesc, boolean(s.Speaker.Connected))
+	gauge(drainedDesc, boolean(s.Drain.Stage != agent.Serving))
 	gauge(problemsDesc, float64(len(s.Problems)))
 	n := c.src.Counters()
 	counter(operationsDesc, n.Attached, "attach", "ok")

@@ -22,7 +22,9 @@ type fakeAgent struct {
 }
 
 // serveFake serves the fake and returns its socket.
-func serveFake(t *testing.T, f *fakeAgent) string {
+func serveFake(t *testing.T, f *fakeAgent) string { return serveAPI(t, f) }
+
+func serveAPI(t *testing.T, f apiv1.HostfabricServer) string {
 	t.Helper()
 	socket := filepath.Join(shortDir(t), "api.sock")
 	l, err := net.Listen("unix", socket)

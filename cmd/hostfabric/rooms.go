@@ -47,6 +47,7 @@ type rooms struct {
 	learner *agent.Learner
 	speaker *bgp.Speaker
 	feed    *speakerFeed
+	drain   agent.DrainRecord
 	blocks  *blocks.Keeper
 	agent   *agent.Agent
 }
@@ -66,6 +67,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		return nil, err
 	}
 	if r.source, err = newBlockSource(cfg, log); err != nil {
+		return nil, err
+	}
+	if r.drain, err = agent.LoadDrain(cfg.DrainFile()); err != nil {
 		return nil, err
 	}
 	if cfg.ManageSysctls {
@@ -89,7 +93,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	r.learner = &agent.Learner{Table: r.table}
 	r.learner.SetMetric(cfg.Routes.Metric)
 	r.speaker = newSpeaker(cfg, r.learner, log)
-	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, speaker: r.speaker, log: log}
+	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, speaker: r.speaker, log: log, sessions: r.drain.Sessions()}
 	r.blocks = blocks.New(r.blockOptions(), r.leases, r.table, r.speaker)
 	if err := r.blocks.Load(ctx); err != nil {
 		return nil, err
@@ -233,6 +237,7 @@ func (r *rooms) agentOptions() agent.Options {
 			return r.uplinks.MTU()
 		},
 		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
+		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Settle: r.cfg.IPAM.Settle, Sessions: r.feed.setSessions,
 	}
 }
 

@@ -23,6 +23,7 @@ the blocks, never the containers, to the top-of-rack routers by BGP.`,
 	cmd.AddGroup(
 		&cobra.Group{ID: "process", Title: "Processes:"},
 		&cobra.Group{ID: "inspect", Title: "Look at a running agent:"},
+		&cobra.Group{ID: "operate", Title: "Operate this host:"},
 		&cobra.Group{ID: "container", Title: "Containers:"},
 		&cobra.Group{ID: "config", Title: "Configuration:"},
 	)
@@ -34,6 +35,7 @@ the blocks, never the containers, to the top-of-rack routers by BGP.`,
 	}
 	add("process", newAgentCommand(), newSpeakerCommand())
 	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newRoutesCommand())
+	add("operate", newDrainCommand(), newUndrainCommand())
 	add("container", newAttachCommand(), newDetachCommand())
 	add("config", newValidateCommand(), newPlanCommand(), newReloadCommand())
 	cmd.AddCommand(newVersionCommand())

@@ -73,6 +73,8 @@ type speakerFeed struct {
 	mu   sync.Mutex // guards what follows, cfg and routerID, and keeps changes in order
 	own  []netip.Prefix
 	have bgp.Config // as last given
+	// sessions is how a drain wants them.
+	sessions agent.Sessions
 }
 
 // setOwn has the speaker refuse whatever touches these blocks, whoever announces it.
@@ -95,12 +97,29 @@ func (f *speakerFeed) setConfig(ctx context.Context, cfg *config.Config, routerI
 func (f *speakerFeed) plan(cfg *config.Config, routerID netip.Addr) (have, would bgp.Config) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.have, speakerConfig(cfg, routerID, f.own)
+	would = speakerConfig(cfg, routerID, f.own)
+	would.Leave, would.Shutdown = f.sessions.Leave, f.sessions.Shutdown
+	return f.have, would
+}
+
+// setSessions has the sessions be as a drain wants them.
+func (f *speakerFeed) setSessions(ctx context.Context, s agent.Sessions) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sessions = s
+	return f.configure(ctx)
+}
+
+// wanted is the configuration as it is now. Caller holds mu.
+func (f *speakerFeed) wanted() bgp.Config {
+	c := speakerConfig(f.cfg, f.routerID, f.own)
+	c.Leave, c.Shutdown = f.sessions.Leave, f.sessions.Shutdown
+	return c
 }
 
 // configure gives the speaker the configuration as it is now. Caller holds mu.
 func (f *speakerFeed) configure(ctx context.Context) error {
-	want := speakerConfig(f.cfg, f.routerID, f.own)
+	want := f.wanted()
 	if err := f.speaker.Configure(ctx, want); err != nil && !errors.Is(err, bgp.ErrDisconnected) {
 		return err
 	}
@@ -128,7 +147,7 @@ func (f *speakerFeed) followUplinks(ctx context.Context) error {
 func (f *speakerFeed) lookAtUplinks(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	want := speakerConfig(f.cfg, f.routerID, f.own)
+	want := f.wanted()
 	if slices.EqualFunc(want.Peers, f.have.Peers, func(x, y bgp.Peer) bool { return x.NextHop6 == y.NextHop6 }) {
 		return
 	}

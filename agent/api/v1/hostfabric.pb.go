@@ -2652,6 +2652,234 @@ func (x *SessionChange) GetEffect() string {
 	return ""
 }
 
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`                         // told to the peers (RFC 9003), at most 255 bytes; empty: a general one
+	Deadline      *durationpb.Duration   `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`                     // for traffic to leave; absent: none is waited for
+	UntilBoot     bool                   `protobuf:"varint,3,opt,name=until_boot,json=untilBoot,proto3" json:"until_boot,omitempty"` // the host serves again after its next boot
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DrainRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetUntilBoot() bool {
+	if x != nil {
+		return x.UntilBoot
+	}
+	return false
+}
+
+type UndrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
+}
+
+type DrainProgress struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Stage            string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"` // draining, drained, undraining; empty: the host serves
+	Step             string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`   // what is being done; empty at rest
+	Reason           string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Deadline         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	UntilBoot        bool                   `protobuf:"varint,6,opt,name=until_boot,json=untilBoot,proto3" json:"until_boot,omitempty"`
+	Endpoints        uint32                 `protobuf:"varint,7,opt,name=endpoints,proto3" json:"endpoints,omitempty"`                                          // attached, as last seen while draining
+	BusyEndpoints    uint32                 `protobuf:"varint,8,opt,name=busy_endpoints,json=busyEndpoints,proto3" json:"busy_endpoints,omitempty"`             // of these, with traffic
+	PacketsPerSecond float64                `protobuf:"fixed64,9,opt,name=packets_per_second,json=packetsPerSecond,proto3" json:"packets_per_second,omitempty"` // of the busy ones, in both directions
+	Error            string                 `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`                                                  // why the step failed; it is tried again
+	Done             bool                   `protobuf:"varint,11,opt,name=done,proto3" json:"done,omitempty"`                                                   // nothing more follows
+	PeersDown        []string               `protobuf:"bytes,12,rep,name=peers_down,json=peersDown,proto3" json:"peers_down,omitempty"`                         // at the end of an undrain: that did not come back in time
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *DrainProgress) Reset() {
+	*x = DrainProgress{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainProgress) ProtoMessage() {}
+
+func (x *DrainProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
+func (*DrainProgress) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *DrainProgress) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *DrainProgress) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *DrainProgress) GetUntilBoot() bool {
+	if x != nil {
+		return x.UntilBoot
+	}
+	return false
+}
+
+func (x *DrainProgress) GetEndpoints() uint32 {
+	if x != nil {
+		return x.Endpoints
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetBusyEndpoints() uint32 {
+	if x != nil {
+		return x.BusyEndpoints
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetPacketsPerSecond() float64 {
+	if x != nil {
+		return x.PacketsPerSecond
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *DrainProgress) GetPeersDown() []string {
+	if x != nil {
+		return x.PeersDown
+	}
+	return nil
+}
+
 var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
@@ -2844,7 +3072,29 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\arestart\x18\x04 \x01(\bR\arestart\";\n" +
 	"\rSessionChange\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
-	"\x06effect\x18\x02 \x01(\tR\x06effect2\xce\b\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect\"|\n" +
+	"\fDrainRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x125\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12\x1d\n" +
+	"\n" +
+	"until_boot\x18\x03 \x01(\bR\tuntilBoot\"\x10\n" +
+	"\x0eUndrainRequest\"\x96\x03\n" +
+	"\rDrainProgress\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1d\n" +
+	"\n" +
+	"until_boot\x18\x06 \x01(\bR\tuntilBoot\x12\x1c\n" +
+	"\tendpoints\x18\a \x01(\rR\tendpoints\x12%\n" +
+	"\x0ebusy_endpoints\x18\b \x01(\rR\rbusyEndpoints\x12,\n" +
+	"\x12packets_per_second\x18\t \x01(\x01R\x10packetsPerSecond\x12\x14\n" +
+	"\x05error\x18\n" +
+	" \x01(\tR\x05error\x12\x12\n" +
+	"\x04done\x18\v \x01(\bR\x04done\x12\x1d\n" +
+	"\n" +
+	"peers_down\x18\f \x03(\tR\tpeersDown2\xde\t\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -2864,7 +3114,9 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"ListClaims\x12 .hostfabric.v1.ListClaimsRequest\x1a!.hostfabric.v1.ListClaimsResponse\x12T\n" +
 	"\vReleaseHost\x12!.hostfabric.v1.ReleaseHostRequest\x1a\".hostfabric.v1.ReleaseHostResponse\x12?\n" +
 	"\x04Plan\x12\x1a.hostfabric.v1.PlanRequest\x1a\x1b.hostfabric.v1.PlanResponse\x12E\n" +
-	"\x06Reload\x12\x1c.hostfabric.v1.ReloadRequest\x1a\x1d.hostfabric.v1.ReloadResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
+	"\x06Reload\x12\x1c.hostfabric.v1.ReloadRequest\x1a\x1d.hostfabric.v1.ReloadResponse\x12D\n" +
+	"\x05Drain\x12\x1b.hostfabric.v1.DrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
+	"\aUndrain\x12\x1d.hostfabric.v1.UndrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01B5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_hostfabric_proto_rawDescOnce sync.Once
@@ -2878,7 +3130,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -2922,8 +3174,11 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Effects)(nil),               // 39: hostfabric.v1.Effects
 	(*ConfigChange)(nil),          // 40: hostfabric.v1.ConfigChange
 	(*SessionChange)(nil),         // 41: hostfabric.v1.SessionChange
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*DrainRequest)(nil),          // 42: hostfabric.v1.DrainRequest
+	(*UndrainRequest)(nil),        // 43: hostfabric.v1.UndrainRequest
+	(*DrainProgress)(nil),         // 44: hostfabric.v1.DrainProgress
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -2931,59 +3186,66 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	42, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	45, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	42, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	45, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	43, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	46, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
 	20, // 10: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
 	19, // 11: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
 	25, // 12: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	42, // 13: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	45, // 13: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
 	25, // 14: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	43, // 15: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	43, // 16: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	46, // 15: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	46, // 16: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
 	30, // 17: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	42, // 18: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	45, // 18: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
 	33, // 19: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
 	34, // 20: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
 	39, // 21: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
 	39, // 22: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
 	40, // 23: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
 	41, // 24: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	1,  // 25: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 26: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 27: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 28: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 29: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 30: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	17, // 31: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	28, // 32: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	31, // 33: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	21, // 34: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	23, // 35: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	26, // 36: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	35, // 37: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	37, // 38: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	2,  // 39: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 40: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 41: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 42: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 43: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 44: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	18, // 45: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	29, // 46: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	32, // 47: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	22, // 48: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	24, // 49: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	27, // 50: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	36, // 51: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	38, // 52: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	39, // [39:53] is the sub-list for method output_type
-	25, // [25:39] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	46, // 25: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	45, // 26: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	45, // 27: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	1,  // 28: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 29: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 30: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 31: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 32: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	14, // 33: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	17, // 34: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	28, // 35: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	31, // 36: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	21, // 37: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	23, // 38: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	26, // 39: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	35, // 40: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	37, // 41: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	42, // 42: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	43, // 43: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	2,  // 44: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 45: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 46: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 47: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 48: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	15, // 49: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	18, // 50: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	29, // 51: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	32, // 52: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	22, // 53: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	24, // 54: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	27, // 55: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	36, // 56: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	38, // 57: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	44, // 58: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	44, // 59: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	44, // [44:60] is the sub-list for method output_type
+	28, // [28:44] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -2997,7 +3259,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,8 @@ const (
 	Hostfabric_ReleaseHost_FullMethodName   = "/hostfabric.v1.Hostfabric/ReleaseHost"
 	Hostfabric_Plan_FullMethodName          = "/hostfabric.v1.Hostfabric/Plan"
 	Hostfabric_Reload_FullMethodName        = "/hostfabric.v1.Hostfabric/Reload"
+	Hostfabric_Drain_FullMethodName         = "/hostfabric.v1.Hostfabric/Drain"
+	Hostfabric_Undrain_FullMethodName       = "/hostfabric.v1.Hostfabric/Undrain"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -66,6 +68,10 @@ type HostfabricClient interface {
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
 	// Reload applies the agent's configuration file as it is now. With a mistake in it nothing changes.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
+	// Drain takes the host out of the fabric, and tells how it goes. It goes on when the caller leaves.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
+	// Undrain takes the host back into the fabric.
+	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
 }
 
 type hostfabricClient struct {
@@ -216,6 +222,44 @@ func (c *hostfabricClient) Reload(ctx context.Context, in *ReloadRequest, opts .
 	return out, nil
 }
 
+func (c *hostfabricClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Hostfabric_ServiceDesc.Streams[0], Hostfabric_Drain_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DrainRequest, DrainProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hostfabric_DrainClient = grpc.ServerStreamingClient[DrainProgress]
+
+func (c *hostfabricClient) Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Hostfabric_ServiceDesc.Streams[1], Hostfabric_Undrain_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UndrainRequest, DrainProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hostfabric_UndrainClient = grpc.ServerStreamingClient[DrainProgress]
+
 // HostfabricServer is the server API for Hostfabric service.
 // All implementations must embed UnimplementedHostfabricServer
 // for forward compatibility.
@@ -244,6 +288,10 @@ type HostfabricServer interface {
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
 	// Reload applies the agent's configuration file as it is now. With a mistake in it nothing changes.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
+	// Drain takes the host out of the fabric, and tells how it goes. It goes on when the caller leaves.
+	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
+	// Undrain takes the host back into the fabric.
+	Undrain(*UndrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
 	mustEmbedUnimplementedHostfabricServer()
 }
 
@@ -295,6 +343,12 @@ func (UnimplementedHostfabricServer) Plan(context.Context, *PlanRequest) (*PlanR
 }
 func (UnimplementedHostfabricServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedHostfabricServer) Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
+	return status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedHostfabricServer) Undrain(*UndrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
+	return status.Error(codes.Unimplemented, "method Undrain not implemented")
 }
 func (UnimplementedHostfabricServer) mustEmbedUnimplementedHostfabricServer() {}
 func (UnimplementedHostfabricServer) testEmbeddedByValue()                    {}
@@ -569,6 +623,28 @@ func _Hostfabric_Reload_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Hostfabric_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DrainRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(HostfabricServer).Drain(m, &grpc.GenericServerStream[DrainRequest, DrainProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hostfabric_DrainServer = grpc.ServerStreamingServer[DrainProgress]
+
+func _Hostfabric_Undrain_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UndrainRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(HostfabricServer).Undrain(m, &grpc.GenericServerStream[UndrainRequest, DrainProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hostfabric_UndrainServer = grpc.ServerStreamingServer[DrainProgress]
+
 // Hostfabric_ServiceDesc is the grpc.ServiceDesc for Hostfabric service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -633,6 +709,17 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Hostfabric_Reload_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Drain",
+			Handler:       _Hostfabric_Drain_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Undrain",
+			Handler:       _Hostfabric_Undrain_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "agent/api/v1/hostfabric.proto",
 }
