@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/agent/config"
 )
 
 func newPeersCommand() *cobra.Command {
@@ -25,6 +27,14 @@ func newPeersCommand() *cobra.Command {
 	return cmd
 }
 
+// asn is an AS number, or what the peer's may be before it is known.
+func asn(n uint32) string {
+	if n == 0 {
+		return config.PeerASExternal
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}
+
 func printPeers(r *apiv1.ListPeersResponse, p *printer) {
 	p.header("PEER", "NAME", "AS", "STATE", "UPTIME", "RECEIVED", "ACCEPTED", "ADVERTISED", "REASON")
 	for _, n := range r.GetPeers() {
@@ -36,7 +46,7 @@ func printPeers(r *apiv1.ListPeersResponse, p *printer) {
 		if n.GetInterface() != "" {
 			address += "%" + n.GetInterface()
 		}
-		p.row(text(address), text(dash(n.GetDescription())), text(n.GetAsn()), judged(n.GetState(), n.GetUptime() != nil), text(dash(uptime)),
+		p.row(text(address), text(dash(n.GetDescription())), text(asn(n.GetAsn())), judged(n.GetState(), n.GetUptime() != nil), text(dash(uptime)),
 			text(n.GetPrefixesReceived()), text(n.GetPrefixesAccepted()), text(n.GetPrefixesAdvertised()), text(dash(n.GetReason())))
 	}
 }

@@ -112,6 +112,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.running.Store(cfg)
 	r.level.Set(cfg.Log.Level)
 	r.uplinks.SetPeers(peerAddresses(cfg))
+	r.routers.Set(peerInterfaces(cfg))
 	r.learner.SetMetric(cfg.Routes.Metric)
 	// Blocks first: a peer that comes with them is to hear of all at once.
 	return errors.Join(

@@ -20,6 +20,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
+	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -44,6 +45,7 @@ type rooms struct {
 	table   *routes.Table
 	wirer   *endpoint.Wirer
 	uplinks *uplink.Watch
+	routers *unnumbered.Watch
 	learner *agent.Learner
 	speaker *bgp.Speaker
 	feed    *speakerFeed
@@ -92,8 +94,12 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}
 	r.learner = &agent.Learner{Table: r.table}
 	r.learner.SetMetric(cfg.Routes.Metric)
-	r.speaker = newSpeaker(cfg, r.learner, log)
-	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, speaker: r.speaker, log: log, sessions: r.drain.Sessions()}
+	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, changed: make(chan struct{}, 1), log: log, sessions: r.drain.Sessions()}
+	if r.routers, err = unnumbered.New(peerInterfaces(cfg), unnumbered.Options{Log: log.With("room", "unnumbered"), Changed: r.feed.routersChanged}); err != nil {
+		return nil, err
+	}
+	r.speaker = newSpeaker(cfg, r.learner, r.routers, log)
+	r.feed.speaker, r.feed.routers = r.speaker, r.routers
 	r.blocks = blocks.New(r.blockOptions(), r.leases, r.table, r.speaker)
 	if err := r.blocks.Load(ctx); err != nil {
 		return nil, err
@@ -114,6 +120,7 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, externalSpeaker bool
 	g.Go(func() error { return r.wirer.Run(ctx) })
 	g.Go(func() error { return r.uplinks.Run(ctx) })
 	g.Go(func() error { return r.speaker.Run(ctx) })
+	g.Go(func() error { return r.routers.Run(ctx) })
 	g.Go(func() error { return r.feed.followUplinks(ctx) })
 	if externalSpeaker {
 		return nil
@@ -132,6 +139,9 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, externalSpeaker bool
 // close releases what newRooms opened. Containers, routes and sessions stay.
 func (r *rooms) close() {
 	var errs []error
+	if r.routers != nil {
+		errs = append(errs, r.routers.Close())
+	}
 	if r.wirer != nil {
 		errs = append(errs, r.wirer.Close())
 	}
@@ -245,6 +255,19 @@ func peerAddresses(cfg *config.Config) []netip.Addr {
 	addrs := make([]netip.Addr, len(cfg.Peers))
 	for i, p := range cfg.Peers {
 		addrs[i] = p.Address
+		if p.Interface != "" {
+			addrs[i] = onLink(p.Interface)
+		}
 	}
 	return addrs
+}
+
+func peerInterfaces(cfg *config.Config) []string {
+	var links []string
+	for _, p := range cfg.Peers {
+		if p.Interface != "" {
+			links = append(links, p.Interface)
+		}
+	}
+	return links
 }

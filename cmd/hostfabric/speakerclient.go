@@ -16,20 +16,28 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
-// newSpeaker is the client of the speaker process; what it learns goes to the learner.
-func newSpeaker(cfg *config.Config, learner *agent.Learner, log *slog.Logger) *bgp.Speaker {
+// newSpeaker is the client of the speaker process; what it learns goes to the learner, and the state of sessions by interface
+// to routers.
+func newSpeaker(cfg *config.Config, learner *agent.Learner, routers *unnumbered.Watch, log *slog.Logger) *bgp.Speaker {
 	events := learner.Events()
+	events.Peer = func(p bgp.PeerStatus) {
+		if link := p.Address.Zone(); link != "" {
+			routers.Session(link, p.State == bgp.StateEstablished)
+		}
+	}
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
 	events.Status = func(s bgp.Status) { marker.set(s, log) }
 	return bgp.New(bgp.Options{Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm})
 }
 
-// speakerConfig is the BGP state this host wants, with the uplinks as they are now. own are its blocks.
-func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix) bgp.Config {
+// speakerConfig is the BGP state this host wants, with the uplinks and the routers found on them as they are now. own are its
+// blocks.
+func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix, router func(link string) unnumbered.Router) bgp.Config {
 	out := bgp.Config{
 		ASN: cfg.ASN, RouterID: routerID, Listen: cfg.BGP.Listen, ListenPort: cfg.BGP.Port, Multipath: cfg.BGP.Multipath,
 		GracefulRestart: bgp.GracefulRestart{
@@ -42,14 +50,36 @@ func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix) 
 	}
 	out.Policy = policy
 	for _, p := range cfg.Peers {
-		out.Peers = append(out.Peers, bgp.Peer{
-			Address: p.Address, ASN: p.ASN, Description: p.Name, Password: string(p.Password), TTLSecurity: p.TTLSecurity, Passive: p.Passive,
-			HoldTime: cfg.Timers.Hold, Keepalive: cfg.Timers.Keepalive, ConnectRetry: cfg.Timers.ConnectRetry,
-			MaxPrefixes: p.MaxPrefixes, LocalAddress: p.LocalAddress, NextHop6: nextHop6(p.Address),
-		})
+		peer := bgp.Peer{
+			Address: p.Address, ASN: p.ASN, LocalAS: p.LocalAS, Description: p.Name, Password: string(p.Password), TTLSecurity: p.TTLSecurity,
+			Passive: p.Passive, HoldTime: p.Timers.Hold, Keepalive: p.Timers.Keepalive, ConnectRetry: p.Timers.ConnectRetry,
+			Communities: bgp.Communities(p.SendCommunities), MaxPrefixes: p.MaxPrefixes, MaxPrefixesRestart: p.MaxPrefixesRestart,
+			LocalAddress: p.LocalAddress,
+		}
+		if p.Interface != "" {
+			peer.Address, peer.Pending = found(p.Interface, router(p.Interface))
+		} else {
+			peer.NextHop6 = nextHop6(p.Address)
+		}
+		out.Peers = append(out.Peers, peer)
 	}
+	for _, s := range cfg.BGP.BMP {
+		out.Stations = append(out.Stations, bgp.Station{Address: s.Address, View: bgp.StationView(s.Policy)})
+	}
+	out.Dump = bgp.Dump(cfg.BGP.MRT)
 	return out
 }
+
+// found is where the peer on an interface is, or why that is not known.
+func found(link string, r unnumbered.Router) (addr netip.Addr, pending string) {
+	if !r.Addr.IsValid() {
+		return onLink(link), r.Problem
+	}
+	return r.Addr, ""
+}
+
+// onLink stands for the peer on an interface before its address is known: it names the interface.
+func onLink(link string) netip.Addr { return netip.MustParseAddr("fe80::").WithZone(link) }
 
 // nextHop6 is the next hop of our IPv6 prefixes on an IPv4 session: our address on its link. Zero while there is none.
 func nextHop6(peer netip.Addr) netip.Addr {
@@ -68,6 +98,8 @@ type speakerFeed struct {
 	cfg      *config.Config
 	routerID netip.Addr
 	speaker  *bgp.Speaker
+	routers  *unnumbered.Watch
+	changed  chan struct{} // of size 1: a router was found, replaced or lost
 	log      *slog.Logger
 
 	mu   sync.Mutex // guards what follows, cfg and routerID, and keeps changes in order
@@ -97,9 +129,7 @@ func (f *speakerFeed) setConfig(ctx context.Context, cfg *config.Config, routerI
 func (f *speakerFeed) plan(cfg *config.Config, routerID netip.Addr) (have, would bgp.Config) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	would = speakerConfig(cfg, routerID, f.own)
-	would.Leave, would.Shutdown = f.sessions.Leave, f.sessions.Shutdown
-	return f.have, would
+	return f.have, f.wanted(cfg, routerID)
 }
 
 // setSessions has the sessions be as a drain wants them.
@@ -110,16 +140,16 @@ func (f *speakerFeed) setSessions(ctx context.Context, s agent.Sessions) error {
 	return f.configure(ctx)
 }
 
-// wanted is the configuration as it is now. Caller holds mu.
-func (f *speakerFeed) wanted() bgp.Config {
-	c := speakerConfig(f.cfg, f.routerID, f.own)
+// wanted is what a configuration comes to for the speaker now. Caller holds mu.
+func (f *speakerFeed) wanted(cfg *config.Config, routerID netip.Addr) bgp.Config {
+	c := speakerConfig(cfg, routerID, f.own, f.routers.Router)
 	c.Leave, c.Shutdown = f.sessions.Leave, f.sessions.Shutdown
 	return c
 }
 
 // configure gives the speaker the configuration as it is now. Caller holds mu.
 func (f *speakerFeed) configure(ctx context.Context) error {
-	want := f.wanted()
+	want := f.wanted(f.cfg, f.routerID)
 	if err := f.speaker.Configure(ctx, want); err != nil && !errors.Is(err, bgp.ErrDisconnected) {
 		return err
 	}
@@ -139,23 +169,35 @@ func (f *speakerFeed) followUplinks(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			f.lookAtUplinks(ctx)
+		case <-f.changed:
 		}
+		f.lookAtUplinks(ctx)
+	}
+}
+
+// routersChanged has followUplinks look now.
+func (f *speakerFeed) routersChanged() {
+	select {
+	case f.changed <- struct{}{}:
+	default: // it will look anyway
 	}
 }
 
 func (f *speakerFeed) lookAtUplinks(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	want := f.wanted()
-	if slices.EqualFunc(want.Peers, f.have.Peers, func(x, y bgp.Peer) bool { return x.NextHop6 == y.NextHop6 }) {
+	want := f.wanted(f.cfg, f.routerID)
+	same := func(x, y bgp.Peer) bool {
+		return x.NextHop6 == y.NextHop6 && x.Address == y.Address && x.Pending == y.Pending
+	}
+	if slices.EqualFunc(want.Peers, f.have.Peers, same) {
 		return
 	}
 	if err := f.configure(ctx); err != nil {
 		f.log.Warn("changed uplinks not accepted by the speaker, will be retried", "err", err)
 		return
 	}
-	f.log.Info("uplinks changed: the speaker has the new next hops")
+	f.log.Info("uplinks changed: the speaker has the new next hops and peers")
 }
 
 // routerID is the configured BGP identifier, or the one derived at the first start: a host that gets another address
