@@ -31,6 +31,7 @@ func (o *shapeOptions) AddFlags(cmd *cobra.Command) {
 	fs.IntVar(&o.shape.Containers, "containers", 20, "containers on each host")
 	fs.StringVar(&o.tor, "tor", string(tor.Embedded), "ToRs and spine: "+strings.Join(kinds, ", "))
 	fs.BoolVar(&o.shape.IPv6, "ipv6", false, "dual stack")
+	fs.BoolVar(&o.shape.Unnumbered, "unnumbered", false, "sessions by interface between hosts and ToRs (frr, bird)")
 }
 
 func addNameFlag(cmd *cobra.Command, shape *fabric.Shape) {

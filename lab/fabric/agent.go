@@ -16,7 +16,7 @@ router_id: {{.Host.RouterID}}
 host: {{.Host.Name}}
 peers:
 {{- range .Host.Links}}
-  - {address: {{.PeerAddr}}, asn: {{.PeerASN}}, name: {{.Peer}}}
+  - { {{- if .Unnumbered}}interface: {{.Name}}, asn: external{{else}}address: {{.PeerAddr}}, asn: {{.PeerASN}}{{end}}, name: {{.Peer}}}
 {{- end}}
 {{- if eq .Plan.Source "etcd"}}
 source: etcd

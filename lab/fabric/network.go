@@ -116,7 +116,7 @@ func (b *builder) cables(ctx context.Context) error {
 
 // otherEnd is the name and the addresses of the link's other end.
 func (l Link) otherEnd() Link {
-	o := Link{Name: l.PeerLink, Addr: other(l.Addr)}
+	o := Link{Name: l.PeerLink, Addr: other(l.Addr), Unnumbered: l.Unnumbered}
 	if l.Addr6.IsValid() {
 		o.Addr6 = other(l.Addr6)
 	}
@@ -124,6 +124,9 @@ func (l Link) otherEnd() Link {
 }
 
 func (l Link) addresses() []string {
+	if l.Unnumbered {
+		return nil
+	}
 	if !l.Addr6.IsValid() {
 		return []string{l.Addr.String()}
 	}

@@ -27,6 +27,7 @@ type Shape struct {
 	Containers int      // on a host; default 20
 	Tor        tor.Kind // default tor.Embedded
 	IPv6       bool     // dual stack: cables, sessions and containers
+	Unnumbered bool     // the hosts' cables have no addresses, their sessions are by interface; not with tor.Embedded
 
 	Source      Source        // of the hosts' blocks; default Static
 	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
@@ -97,6 +98,8 @@ type Link struct {
 	PeerASN  uint32
 	PeerAddr netip.Addr
 	Up       bool // towards the spine: the lower node opens the BGP session
+	// Unnumbered: the cable has no addresses but the kernel's own, whatever those above are.
+	Unnumbered bool
 }
 
 var labName = regexp.MustCompile(`^[a-z][a-z0-9]{0,9}$`) // without dashes, no lab's namespaces begin like another's
@@ -153,6 +156,9 @@ func (s Shape) validate() error {
 	}
 	if !slices.Contains(tor.Kinds, s.Tor) {
 		errs = append(errs, fmt.Errorf("router %q is not known (one of %v)", s.Tor, tor.Kinds))
+	}
+	if s.Unnumbered && s.Tor == tor.Embedded {
+		errs = append(errs, fmt.Errorf("router %q has no sessions by interface: take frr or bird", s.Tor))
 	}
 	if !slices.Contains(Sources, s.Source) {
 		errs = append(errs, fmt.Errorf("source %q is not known (one of %v)", s.Source, Sources))
@@ -229,6 +235,7 @@ func (l *layout) host(rack *Rack, number int) (Host, error) {
 			return h, err
 		}
 		up.Up = true
+		up.Unnumbered, down.Unnumbered = l.plan.Unnumbered, l.plan.Unnumbered
 		h.Links = append(h.Links, up)
 		tor.Links = append(tor.Links, down)
 	}
@@ -335,7 +342,7 @@ func (p Plan) TorNode(r Router) tor.Node {
 	}
 	for _, l := range r.Links {
 		n.Neighbors = append(n.Neighbors, tor.Neighbor{
-			Name: l.Peer, Link: l.Name, Address: l.PeerAddr, Local: l.Addr.Addr(), Local6: l.Addr6.Addr(), ASN: l.PeerASN, Passive: !l.Up,
+			Name: l.Peer, Link: l.Name, Address: l.PeerAddr, Local: l.Addr.Addr(), Local6: l.Addr6.Addr(), ASN: l.PeerASN, Passive: !l.Up, Unnumbered: l.Unnumbered,
 		})
 	}
 	return n

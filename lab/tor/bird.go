@@ -91,9 +91,17 @@ template bgp peer {
 	ipv6 { import all; export all; };
 {{- end}}
 }
-{{- range .Neighbors}}
+{{- range .Neighbors}}{{if .Unnumbered}}
+protocol radv advertise_{{.Name}} { interface "{{.Link}}" { max ra interval 5; default lifetime 0; }; }
+protocol bgp range_{{.Name}} from peer {
+	neighbor range fe80::/10 as {{.ASN}};
+	interface "{{.Link}}";
+	dynamic name "{{.Name}}_";
+	ipv4 { extended next hop on; };
+}
+{{- else}}
 protocol bgp {{.Name}} from peer { neighbor {{.Address}} as {{.ASN}}; source address {{.Local}};{{if .Passive}} passive;{{end}} }
-{{- end}}
+{{- end}}{{end}}
 `))
 
 // bird is a running BIRD.
@@ -178,7 +186,8 @@ func parseBirdProtocols(out string) ([]birdProtocol, error) {
 	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
 		if len(fields) >= 2 && line[0] != ' ' {
-			if bgp = fields[1] == "BGP"; bgp {
+			// What a range is for are the sessions that come out of it.
+			if bgp = fields[1] == "BGP" && !strings.HasPrefix(fields[0], "range_"); bgp {
 				all = append(all, birdProtocol{name: fields[0]})
 			}
 			continue

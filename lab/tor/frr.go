@@ -124,12 +124,16 @@ router bgp {{.ASN}}
  bgp bestpath as-path multipath-relax
  timers bgp 3 9
 {{- range .Neighbors}}
+{{- if .Unnumbered}}
+ neighbor {{.Link}} interface v6only remote-as {{.ASN}}
+{{- else}}
  neighbor {{.Address}} remote-as {{.ASN}}
- neighbor {{.Address}} description {{.Name}}
- neighbor {{.Address}} timers connect 1
- neighbor {{.Address}} advertisement-interval 0
+{{- end}}
+ neighbor {{.Peer}} description {{.Name}}
+ neighbor {{.Peer}} timers connect 1
+ neighbor {{.Peer}} advertisement-interval 0
 {{- if .Passive}}
- neighbor {{.Address}} passive
+ neighbor {{.Peer}} passive
 {{- end}}
 {{- end}}
  address-family ipv4 unicast
@@ -138,7 +142,7 @@ router bgp {{.ASN}}
   network {{.}}
 {{- end}}{{end}}
 {{- range .Neighbors}}
-  neighbor {{.Address}} activate
+  neighbor {{.Peer}} activate
 {{- end}}
  exit-address-family
 {{- if .IPv6}}
@@ -148,7 +152,7 @@ router bgp {{.ASN}}
   network {{.}}
 {{- end}}{{end}}
 {{- range .Neighbors}}
-  neighbor {{.Address}} activate
+  neighbor {{.Peer}} activate
 {{- end}}
  exit-address-family
 {{- end}}

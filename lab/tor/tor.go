@@ -36,7 +36,7 @@ type Node struct {
 	Env       []string       // added to the environment of the router's processes
 }
 
-// Neighbor is a BGP peer on a directly connected link. One IPv4 session carries every address family.
+// Neighbor is a BGP peer on a directly connected link. One session carries every address family.
 type Neighbor struct {
 	Name    string // "r1h1", for descriptions and messages
 	Link    string // interface towards it
@@ -45,6 +45,17 @@ type Neighbor struct {
 	Local6  netip.Addr // our IPv6 address on the link: the next hop of IPv6 prefixes; zero without IPv6
 	ASN     uint32
 	Passive bool // the neighbour opens the session
+	// Unnumbered makes the session one by interface (RFC 8950), which the neighbour opens: neither end's address is known
+	// beforehand. FRR and BIRD have that.
+	Unnumbered bool
+}
+
+// Peer is what a router knows the neighbour by: its address, or the interface towards it.
+func (n Neighbor) Peer() string {
+	if n.Unnumbered {
+		return n.Link
+	}
+	return n.Address.String()
 }
 
 // Driver runs routers of one kind.
