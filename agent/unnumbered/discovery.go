@@ -11,7 +11,7 @@ import (
 // How long each thing takes. RFC 4861 section 10 has longer ones, for hosts whose boot nobody waits for.
 const (
 	// gather is how long the first router is held back for a second one to be heard.
-	gather = 250 * time.Millisecond
+	gather = 100 * time.Millisecond
 	// patience is how long a link is given for an advertisement, before a router that only answers is taken.
 	patience = time.Second
 	// A router is gone that has not answered maxProbes solicitations, probeInterval apart (RFC 4861 section 7.3.3).

@@ -48,7 +48,7 @@ func TestDiscovery(t *testing.T) {
 0s up
 100ms ra a
 101ms want none: no router heard on eth0
-350ms want a`,
+200ms want a`,
 		"nobody": `
 0s up
 5s want none: no router heard on eth0`,
@@ -75,12 +75,12 @@ func TestDiscovery(t *testing.T) {
 		"two at once are not guessed about": `
 0s up
 100ms ra a
-200ms ra b
+150ms ra b
 3s want none: several routers on eth0 (fe80::a, fe80::b): a session by interface needs a link with one`,
 		"until one goes": `
 0s up
 100ms ra a
-200ms ra b
+150ms ra b
 3s die a
 20s want b`,
 		"the one that is there stays, and the other is told of": `
