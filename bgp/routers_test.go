@@ -126,6 +126,14 @@ func (f frr) show(command string, into any) error {
 	return nil
 }
 
+func (f frr) run(command string) (string, error) {
+	out, err := exec.Command("vtysh", "-N", f.instance, "-c", command).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("vtysh %s: %w\n%s", command, err, out)
+	}
+	return string(out), err
+}
+
 func (f frr) learned() (string, error) {
 	var all []string
 	for _, fam := range []string{"ipv4", "ipv6"} {
@@ -207,6 +215,14 @@ func startBIRDWith(t testing.TB, ns netns.NS, conf string) bird {
 		return err
 	})
 	return b
+}
+
+func (b bird) run(args ...string) (string, error) {
+	out, err := exec.Command("/usr/sbin/birdc", append([]string{"-s", b.control}, args...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("birdc %v: %w\n%s", args, err, out)
+	}
+	return string(out), err
 }
 
 func (b bird) show(args ...string) (string, error) {
