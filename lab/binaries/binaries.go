@@ -23,17 +23,31 @@ func Find(ctx context.Context, name string) (path string, cleanup func(), err er
 	if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() {
 		return beside, func() {}, nil
 	}
+	path, cleanup, err = Build(ctx, name, "")
+	if err != nil {
+		return "", nil, fmt.Errorf("%s is not beside %s: %w", name, self, err)
+	}
+	return path, cleanup, nil
+}
+
+// Build builds one of Hostfabric's programs into a temporary directory, which cleanup removes. version is what it takes itself
+// for; empty leaves the default.
+func Build(ctx context.Context, name, version string) (path string, cleanup func(), err error) {
 	dir, err := os.MkdirTemp("", "hostfabric-lab-")
 	if err != nil {
 		return "", nil, fmt.Errorf("build %s: %w", name, err)
 	}
 	cleanup = func() { _ = os.RemoveAll(dir) } // a temporary directory: what stays is the system's to clear
 	path = filepath.Join(dir, name)
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, module+"/cmd/"+name)
+	args := []string{"build", "-o", path}
+	if version != "" {
+		args = append(args, "-ldflags", "-X main.version="+version)
+	}
+	build := exec.CommandContext(ctx, "go", append(args, module+"/cmd/"+name)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		cleanup()
-		return "", nil, errors.Join(fmt.Errorf("%s is not beside %s, and building it failed: %w", name, self, err), errors.New(string(out)))
+		return "", nil, errors.Join(fmt.Errorf("build %s: %w", name, err), errors.New(string(out)))
 	}
 	return path, cleanup, nil
 }

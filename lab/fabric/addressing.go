@@ -14,6 +14,7 @@ var (
 	wires4 = netip.MustParsePrefix("172.31.0.0/16") // cables, a /31 each (RFC 3021)
 	wires6 = netip.MustParsePrefix("fd00:31::/64")  // cables, a /127 each (RFC 6164)
 	ids    = netip.MustParsePrefix("10.255.0.0/16") // router identifiers: 10.255.RACK.NUMBER
+	feed4  = netip.MustParsePrefix("11.0.0.0/12")   // what the spine announces for the sake of the number, a /32 each
 	wild4  = netip.MustParsePrefix("0.0.0.0/0")
 	wild6  = netip.MustParsePrefix("::/0")
 )

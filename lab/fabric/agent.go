@@ -3,6 +3,7 @@ package fabric
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"text/template"
@@ -16,7 +17,7 @@ router_id: {{.Host.RouterID}}
 host: {{.Host.Name}}
 peers:
 {{- range .Host.Links}}
-  - { {{- if .Unnumbered}}interface: {{.Name}}, asn: external{{else}}address: {{.PeerAddr}}, asn: {{.PeerASN}}{{end}}, name: {{.Peer}}}
+  - { {{- if .Unnumbered}}interface: {{.Name}}, asn: external{{else}}address: {{.PeerAddr}}, asn: {{.PeerASN}}{{end}}, name: {{.Peer}}{{if $.Plan.Feed}}, max_prefixes: 2000000{{end}}}
 {{- end}}
 {{- if eq .Plan.Source "etcd"}}
 source: etcd
@@ -43,6 +44,12 @@ fabric:
 {{- range .Plan.Space}}
   - "{{.}}"
 {{- end}}
+{{- if .Plan.Feed}}
+  - "{{.Feed}}"
+{{- end}}
+{{- if .Plan.BFD}}
+bfd: {enabled: true, interval: 100ms, multiplier: 3}
+{{- end}}
 state_dir: {{.Dir}}/state
 run_dir: {{.Dir}}/run
 `))
@@ -55,7 +62,8 @@ func (p Plan) AgentConfig(h Host) ([]byte, error) {
 		Host Host
 		Dir  string
 		Etcd string
-	}{p, h, p.NodeDir(h.Name), p.etcd().Endpoint()})
+		Feed netip.Prefix
+	}{p, h, p.NodeDir(h.Name), p.etcd().Endpoint(), feed4})
 	if err != nil {
 		return nil, fmt.Errorf("configuration of host %s: %w", h.Name, err)
 	}

@@ -28,6 +28,9 @@ type Shape struct {
 	Tor        tor.Kind // default tor.Embedded
 	IPv6       bool     // dual stack: cables, sessions and containers
 	Unnumbered bool     // the hosts' cables have no addresses, their sessions are by interface; not with tor.Embedded
+	Graceful   bool     // routers that restart gracefully themselves, beside helping hosts to
+	BFD        bool     // hosts and routers watch one another with BFD, 3 x 100 ms
+	Feed       int      // prefixes that the spine announces beside the default route; up to 2^20
 
 	Source      Source        // of the hosts' blocks; default Static
 	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
@@ -181,6 +184,13 @@ func (l *layout) run() error {
 	p.Spine = Router{Name: "spine", NS: p.namespace("spine"), ASN: spineASN, RouterID: routerID(0, 1), Networks: []netip.Prefix{wild4}}
 	if p.IPv6 {
 		p.Spine.Networks = append(p.Spine.Networks, wild6)
+	}
+	for i := range p.Feed {
+		prefix, err := nth(feed4, 32, i)
+		if err != nil {
+			return fmt.Errorf("plan lab %s: feed: %w", p.Name, err)
+		}
+		p.Spine.Networks = append(p.Spine.Networks, prefix)
 	}
 	for r := 1; r <= p.Shape.Racks; r++ {
 		rack, err := l.rack(r)
@@ -338,7 +348,7 @@ func (p Plan) Blocks() []netip.Prefix {
 func (p Plan) TorNode(r Router) tor.Node {
 	n := tor.Node{
 		Name: r.Name, NS: r.NS, Dir: p.NodeDir(r.Name), ASN: r.ASN, RouterID: r.RouterID,
-		Networks: r.Networks, IPv6: p.IPv6, Env: p.mark(),
+		Networks: r.Networks, IPv6: p.IPv6, Graceful: p.Graceful, Env: p.mark(),
 	}
 	for _, l := range r.Links {
 		n.Neighbors = append(n.Neighbors, tor.Neighbor{

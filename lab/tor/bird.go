@@ -51,14 +51,27 @@ func (d birdDriver) Start(ctx context.Context, n Node) (Tor, error) {
 	if err := os.WriteFile(file, conf.Bytes(), 0o644); err != nil {
 		return nil, fmt.Errorf("router %s: %w", n.Name, err)
 	}
+	return b, b.run(ctx)
+}
+
+// RestartBGP has the new process recover: it leaves the kernel's routes alone until its neighbours have told theirs.
+func (birdDriver) RestartBGP(ctx context.Context, n Node) error {
+	b := newBird(n)
+	if err := b.kill(ctx, "bird"); err != nil {
+		return err
+	}
+	return b.run(ctx, "-R")
+}
+
+func (b bird) run(ctx context.Context, more ...string) error {
 	path, err := sbin("bird")
 	if err != nil {
-		return nil, fmt.Errorf("router %s: %w", n.Name, err)
+		return fmt.Errorf("router %s: %w", b.node.Name, err)
 	}
-	if err := b.start("bird", path, "-f", "-c", file, "-s", b.socket()); err != nil {
-		return nil, err
+	if err := b.start("bird", path, append([]string{"-f", "-c", filepath.Join(b.node.Dir, "bird.conf"), "-s", b.socket()}, more...)...); err != nil {
+		return err
 	}
-	return b, b.await(ctx, "bird to answer", func() bool {
+	return b.await(ctx, "bird to answer", func() bool {
 		_, err := b.ask(ctx, "show status")
 		return err == nil
 	})
@@ -66,6 +79,7 @@ func (d birdDriver) Start(ctx context.Context, n Node) (Tor, error) {
 
 // BIRD is told to tie paths by what the fabric gives them (local preference, path length, origin, MED) and to put all
 // ties into the kernel. "graceful restart aware" is helper mode: a host's routes survive the restart of its speaker.
+// Without "aware" its own restart is graceful too.
 var birdConf = template.Must(template.New("bird.conf").Parse(`# {{.Name}}; written by hostfabric-lab.
 log stderr all;
 router id {{.RouterID}};
@@ -80,7 +94,7 @@ protocol static originate6 { ipv6;{{range .Networks}}{{if .Addr.Is6}} route {{.}
 {{- end}}
 template bgp peer {
 	local as {{.ASN}};
-	graceful restart aware;
+	graceful restart{{if not .Graceful}} aware{{end}};
 	hold time 9;
 	keepalive time 3;
 	connect delay time 1;

@@ -35,15 +35,7 @@ func (d embeddedDriver) Start(ctx context.Context, n Node) (Tor, error) {
 		return nil, err
 	}
 	for _, role := range e.daemons {
-		raw, err := json.MarshalIndent(embeddedConfig{Role: role, Node: n}, "", "  ")
-		if err != nil {
-			return nil, fmt.Errorf("router %s: %w", n.Name, err)
-		}
-		file := filepath.Join(n.Dir, role+".json")
-		if err := os.WriteFile(file, raw, 0o644); err != nil {
-			return nil, fmt.Errorf("router %s: %w", n.Name, err)
-		}
-		if err := e.start(role, d.binary, "tor", "--config", file); err != nil {
+		if err := e.run(role, d.binary); err != nil {
 			return nil, err
 		}
 	}
@@ -51,6 +43,27 @@ func (d embeddedDriver) Start(ctx context.Context, n Node) (Tor, error) {
 		_, err := e.ask(ctx)
 		return err == nil
 	})
+}
+
+// RestartBGP gives the router process another speaker, which it then tells everything.
+func (d embeddedDriver) RestartBGP(ctx context.Context, n Node) error {
+	e := newEmbedded(n)
+	if err := e.kill(ctx, roleSpeaker); err != nil {
+		return err
+	}
+	return e.run(roleSpeaker, d.binary)
+}
+
+func (e embedded) run(role, binary string) error {
+	raw, err := json.MarshalIndent(embeddedConfig{Role: role, Node: e.node}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("router %s: %w", e.node.Name, err)
+	}
+	file := filepath.Join(e.node.Dir, role+".json")
+	if err := os.WriteFile(file, raw, 0o644); err != nil {
+		return fmt.Errorf("router %s: %w", e.node.Name, err)
+	}
+	return e.start(role, binary, "tor", "--config", file)
 }
 
 // The roles of an embedded router's processes, which are the names of their records and logs too.

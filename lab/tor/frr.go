@@ -51,17 +51,30 @@ func (d frrDriver) Start(ctx context.Context, n Node) (Tor, error) {
 		return nil, fmt.Errorf("router %s: configure FRR: %w", n.Name, err)
 	}
 	for _, name := range f.daemons {
-		if err := f.start(name, filepath.Join(frrDir, name), f.args(name)...); err != nil {
-			return nil, err
-		}
-		if err := f.await(ctx, name+" to answer", func() bool {
-			_, err := f.ask(ctx, name, "show version")
-			return err == nil
-		}); err != nil {
+		if err := f.run(ctx, name); err != nil {
 			return nil, err
 		}
 	}
 	return f, nil
+}
+
+// RestartBGP leaves zebra, which has the routes, alone.
+func (frrDriver) RestartBGP(ctx context.Context, n Node) error {
+	f := newFRR(n)
+	if err := f.kill(ctx, "bgpd"); err != nil {
+		return err
+	}
+	return f.run(ctx, "bgpd")
+}
+
+func (f frr) run(ctx context.Context, name string) error {
+	if err := f.start(name, filepath.Join(frrDir, name), f.args(name)...); err != nil {
+		return err
+	}
+	return f.await(ctx, name+" to answer", func() bool {
+		_, err := f.ask(ctx, name, "show version")
+		return err == nil
+	})
 }
 
 // args keeps everything of an instance in its own folder, and the vty off TCP.
@@ -112,7 +125,8 @@ hostname {{.Name}}
 no zebra nexthop kernel enable
 `))
 
-// Graceful restart is left at FRR's default, helper mode: a host's routes survive the restart of its speaker.
+// Graceful restart is left at FRR's default, helper mode: a host's routes survive the restart of its speaker. With Graceful
+// its own restart is graceful too.
 var bgpdConf = template.Must(template.New("bgpd.conf").Parse(`! {{.Name}}; written by hostfabric-lab.
 frr defaults datacenter
 hostname {{.Name}}
@@ -123,6 +137,11 @@ router bgp {{.ASN}}
  no bgp default ipv4-unicast
  bgp bestpath as-path multipath-relax
  timers bgp 3 9
+{{- if .Graceful}}
+ bgp graceful-restart
+ bgp graceful-restart preserve-fw-state
+ bgp graceful-restart select-defer-time 5
+{{- end}}
 {{- range .Neighbors}}
 {{- if .Unnumbered}}
  neighbor {{.Link}} interface v6only remote-as {{.ASN}}

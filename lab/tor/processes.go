@@ -80,6 +80,22 @@ func (p processes) Kill() error {
 	return nil
 }
 
+// kill ends one daemon with SIGKILL and forgets it.
+func (p processes) kill(ctx context.Context, name string) error {
+	d, err := daemon.Load(p.node.Dir, name)
+	if err == nil {
+		err = daemon.Stop(ctx, []daemon.Process{d}, 0)
+	}
+	if err == nil {
+		Forget(d)
+		err = daemon.Forget(p.node.Dir, name)
+	}
+	if err != nil {
+		return fmt.Errorf("kill %s of router %s: %w", name, p.node.Name, err)
+	}
+	return nil
+}
+
 func (p processes) Alive() bool {
 	procs, err := p.load()
 	if err != nil || len(procs) != len(p.daemons) {

@@ -33,6 +33,7 @@ type Node struct {
 	Neighbors []Neighbor
 	Networks  []netip.Prefix // originated here
 	IPv6      bool           // the IPv4 sessions carry IPv6 prefixes too
+	Graceful  bool           // announces that it keeps forwarding while its BGP daemon restarts (RFC 4724); FRR and BIRD
 	Env       []string       // added to the environment of the router's processes
 }
 
@@ -64,6 +65,9 @@ type Driver interface {
 	Check() error
 	// Start brings the router's processes up. They outlive the caller; sessions come up later.
 	Start(ctx context.Context, n Node) (Tor, error)
+	// RestartBGP ends the process that speaks BGP with SIGKILL and starts it again, as after a crash. The routes of the
+	// namespace's kernel stand meanwhile.
+	RestartBGP(ctx context.Context, n Node) error
 	// Attach returns a router that an earlier process started, whether or not it still runs.
 	Attach(n Node) Tor
 }
