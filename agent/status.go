@@ -30,7 +30,8 @@ type Status struct {
 	BudgetIPv6      int
 	RoutesInstalled int
 	RoutesFailed    int
-	MTU             int // bytes, of new endpoints
+	MTU             int  // bytes, of new endpoints
+	Announcing      bool // the blocks, as far as it is this host's to say
 	Drain           DrainStatus
 }
 
@@ -55,6 +56,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 		}
 	}
 	kept := a.blocks.Status()
+	s.Announcing = kept.Gate == nil && s.Drain.Stage != Drained
 	if kept.Gate != nil {
 		s.problem("blocks are not announced: %v", kept.Gate)
 	}

@@ -56,7 +56,8 @@ type Options struct {
 	ShrinkAfter time.Duration // a block that was not needed for so long is given back; 0: never
 	Settle      time.Duration // for which ToRs are given time to follow a change of announcements
 	// Gate says why the blocks must not be announced now, though their discard routes stand; nil while they may.
-	Gate func() error
+	Gate   func() error
+	Health Health // how steady the gate's answers, and discard routes, must be
 	// Occupant names something that has addresses of a block now, leased or not: it is asked before the block is withdrawn.
 	Occupant func(ctx context.Context, block netip.Prefix) (string, error)
 	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
@@ -79,11 +80,13 @@ type Keeper struct {
 	ended chan struct{} // closed when Run has ended
 
 	// Owned by Run, and by Load and Restore before it.
-	told      []netip.Prefix // what the speaker announces, as far as is known
-	telling   bool           // it was told by this run, and said yes
-	quiet     []netip.Prefix // of told, what was announced to the ToRs alone
-	holding   bool           // nothing is to be announced in this step
-	discards  []netip.Prefix // discard routes as last set
+	told      []netip.Prefix               // what the speaker announces, as far as is known
+	telling   bool                         // it was told by this run, and said yes
+	quiet     []netip.Prefix               // of told, what was announced to the ToRs alone
+	holding   bool                         // nothing is to be announced in this step
+	gateway   steadiness                   // of the gate
+	discarded map[netip.Prefix]*steadiness // of discards
+	discards  []netip.Prefix               // discard routes as last set
 	followed  following
 	saved     ipam.Record
 	handedOut []ipam.Block          // what the lease manager was last given
@@ -117,7 +120,7 @@ func New(opts Options, leases Leases, table Table, speaker Speaker) *Keeper {
 		wake: make(chan struct{}, 1), calls: make(chan func()), done: make(chan func()), ended: make(chan struct{}),
 		spares: make(map[section]time.Time), refusals: make(map[string]*refusal),
 		gate: errors.New("starting"), waiters: make(map[*waiter]struct{}), failed: make(map[string]*refusal),
-		holdTold: make(chan struct{}),
+		holdTold: make(chan struct{}), gateway: steadiness{Health: opts.Health}, discarded: make(map[netip.Prefix]*steadiness),
 	}
 	k.grower, _ = opts.Source.(ipam.Grower)
 	return k
@@ -253,7 +256,8 @@ func (k *Keeper) step(ctx context.Context, working *sync.WaitGroup) {
 	if err := k.handOut(); err != nil {
 		problems = append(problems, fmt.Sprintf("blocks not taken by the lease manager: %v", err))
 	}
-	gate := k.opts.Gate()
+	gate, soon := k.lookAtGate()
+	problems = append(problems, soon...)
 	k.holding = k.wantsHold()
 	k.work(ctx, uses, working)
 	problems = append(problems, k.move(ctx, gate)...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -109,13 +110,17 @@ func (k *Keeper) move(ctx context.Context, gate error) []string {
 		via = then
 	}
 	k.setDiscards(ctx, union(k.discards, via))
-	missing, why := k.withoutDiscard()
-	problems = append(problems, why...)
+	missing := k.withoutDiscard()
+	unsteady := k.unsteady(missing)
+	withheld := slices.SortedFunc(maps.Keys(unsteady), netip.Prefix.Compare)
+	for _, p := range withheld {
+		problems = append(problems, fmt.Sprintf("%s is not announced: its discard route is not in the kernel: %v", p, unsteady[p]))
+	}
 	say := func(set []netip.Prefix) []netip.Prefix {
 		if gate != nil || k.holding {
 			return nil
 		}
-		return minus(set, missing)
+		return minus(set, withheld)
 	}
 	news := len(minus(say(via), k.told)) > 0
 	if why := k.announce(ctx, say(via), nil); why != nil {
@@ -196,14 +201,14 @@ func (k *Keeper) setDiscards(ctx context.Context, set []netip.Prefix) {
 
 // withoutDiscard are the prefixes whose discard route the kernel does not have: their unassigned addresses would loop between
 // host and ToR.
-func (k *Keeper) withoutDiscard() (missing []netip.Prefix, why []string) {
+func (k *Keeper) withoutDiscard() (missing map[netip.Prefix]error) {
+	missing = make(map[netip.Prefix]error)
 	for _, s := range k.table.Status(routes.Blocks) {
 		if s.State != routes.Installed {
-			missing = append(missing, s.Route.Prefix)
-			why = append(why, fmt.Sprintf("%s is not announced: its discard route is not in the kernel: %v", s.Route.Prefix, errors.Join(s.Err, errors.New(s.State.String()))))
+			missing[s.Route.Prefix] = errors.Join(s.Err, errors.New(s.State.String()))
 		}
 	}
-	return missing, why
+	return missing
 }
 
 func (k *Keeper) follow(ctx context.Context) error {

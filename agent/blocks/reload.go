@@ -17,6 +17,7 @@ type Settings struct {
 	MaxBlocks   int
 	ShrinkAfter time.Duration
 	Settle      time.Duration
+	Health      Health
 }
 
 // Reconfigure goes on with other settings. A block that is no longer there drains: it is withdrawn when its last lease has
@@ -36,6 +37,10 @@ func (k *Keeper) Reconfigure(ctx context.Context, s Settings) error {
 
 func (k *Keeper) reconfigure(s Settings) {
 	k.opts.Reserved, k.opts.Budget, k.opts.MaxBlocks, k.opts.ShrinkAfter, k.opts.Settle = s.Reserved, s.Budget, s.MaxBlocks, s.ShrinkAfter, s.Settle
+	k.opts.Health, k.gateway.Health = s.Health, s.Health
+	for _, steady := range k.discarded {
+		steady.Health = s.Health
+	}
 	if k.grower == nil {
 		given := slices.Clone(s.Blocks)
 		for i := range given {

@@ -11,7 +11,7 @@ import (
 
 // settings are those of the rig, with these blocks.
 func (r *rig) settings(prefixes ...string) Settings {
-	s := Settings{Budget: r.opts.Budget, Settle: r.opts.Settle}
+	s := Settings{Budget: r.opts.Budget, Settle: r.opts.Settle, Health: r.opts.Health}
 	for _, p := range prefixes {
 		s.Blocks = append(s.Blocks, ipam.Block{Prefix: netip.MustParsePrefix(p)})
 	}

@@ -37,6 +37,7 @@ type Config struct {
 
 	MTU           int // bytes; 0: the uplink's
 	IPAM          IPAM
+	Health        Health
 	Routes        Routes
 	HostAddress   bool // the first address of a block of each family goes on lo, and the first of every block is no container's
 	ManageSysctls bool // the agent turns forwarding on itself
@@ -92,6 +93,12 @@ type IPAM struct {
 	MaxBlocks   int           // most base blocks of this host in a pool and family
 	ShrinkAfter time.Duration // how long a claimed block is not needed before it is given back; 0: never
 	Settle      time.Duration // between a change of announcements and what relies on it, for the ToRs to follow
+}
+
+// Health is about what must be well for the blocks to be announced: forwarding, discard routes, the routes to containers.
+type Health struct {
+	FailAfter    time.Duration // of failure before they are withdrawn
+	RecoverAfter time.Duration // without one before they are announced again; doubled, up to 5 min, if it fails again
 }
 
 // Routes is about the kernel's routes. They are in the main table.

@@ -79,6 +79,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}, MRT: MRT{Interval: time.Hour}},
 		BFD:             BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
 		IPAM:            IPAM{Quarantine: 10 * time.Second, Reconcile: 30 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
+		Health:          Health{FailAfter: 3 * time.Second, RecoverAfter: 10 * time.Second},
 		Routes:          Routes{Metric: 2048, Resync: 30 * time.Second},
 		HostAddress:     true,
 		ManageSysctls:   true,
@@ -144,6 +145,7 @@ bgp:
 bfd: {enabled: false, interval: 100ms, multiplier: 5}
 mtu: 9000
 ipam: {quarantine: 1m, reconcile: 10s, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
+health: {fail_after: 500ms, recover_after: 1m}
 routes: {metric: 100, resync: 1m}
 host_address: false
 manage_sysctls: false
@@ -197,6 +199,7 @@ log: {level: debug, format: json}
 		BFD:      BFD{Interval: 100 * time.Millisecond, Multiplier: 5},
 		MTU:      9000,
 		IPAM:     IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
+		Health:   Health{FailAfter: 500 * time.Millisecond, RecoverAfter: time.Minute},
 		Routes:   Routes{Metric: 100, Resync: time.Minute},
 		StateDir: "/srv/hf",
 		RunDir:   "/run/hf",

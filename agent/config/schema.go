@@ -86,6 +86,9 @@ var fields = []field[draft]{
 	{"etcd.timeout", "3s", put(func(d *draft) *time.Duration { return &d.Etcd.Timeout }, parseDuration(100*time.Millisecond, time.Minute))},
 	{"etcd.host_id", "", put(func(d *draft) *string { return &d.Etcd.HostID }, orZero(parseHostID))},
 
+	{"health.fail_after", "3s", put(func(d *draft) *time.Duration { return &d.Health.FailAfter }, parseDuration(0, 10*time.Minute))},
+	{"health.recover_after", "10s", put(func(d *draft) *time.Duration { return &d.Health.RecoverAfter }, parseDuration(0, 5*time.Minute))},
+
 	{"routes.metric", "2048", put(func(d *draft) *uint32 { return &d.Routes.Metric }, parseUint32(1, math.MaxUint32))},
 	{"routes.resync", "30s", put(func(d *draft) *time.Duration { return &d.Routes.Resync }, parseDuration(time.Second, time.Hour))},
 	{"host_address", "true", put(func(d *draft) *bool { return &d.HostAddress }, parseBool)},

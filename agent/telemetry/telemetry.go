@@ -109,6 +109,7 @@ var (
 	announcedDesc   = desc("announced_prefixes", "Prefixes announced to the fabric.")
 	routesDesc      = desc("routes", "Routes by state.", "state")
 	speakerDesc     = desc("speaker_connected", "1 while the speaker process is connected.")
+	announcingDesc  = desc("announcing", "1 while the blocks are announced; 0 while the host is unwell or drained, which the status command explains.")
 	drainedDesc     = desc("drained", "1 while the host is drained, or on the way there or back.")
 	problemsDesc    = desc("problems", "Things that are wrong; the status command tells them.")
 )
@@ -116,7 +117,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
-		peerUpdateDesc, announcedDesc, routesDesc, speakerDesc, drainedDesc, problemsDesc} {
+		peerUpdateDesc, announcedDesc, routesDesc, speakerDesc, announcingDesc, drainedDesc, problemsDesc} {
 		ch <- d
 	}
 }
@@ -140,6 +141,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(routesDesc, float64(s.RoutesInstalled), "installed")
 	gauge(routesDesc, float64(s.RoutesFailed), "failed")
 	gauge(speakerDesc, boolean(s.Speaker.Connected))
+	gauge(announcingDesc, boolean(s.Announcing))
 	gauge(drainedDesc, boolean(s.Drain.Stage != agent.Serving))
 	gauge(problemsDesc, float64(len(s.Problems)))
 	n := c.src.Counters()

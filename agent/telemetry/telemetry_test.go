@@ -30,7 +30,8 @@ type source struct{ problems []string }
 
 func (s source) Status(context.Context) agent.Status {
 	return agent.Status{
-		Problems: s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, Speaker: bgp.Status{Connected: true},
+		Announcing: true,
+		Problems:   s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, Speaker: bgp.Status{Connected: true},
 		Announced: []netip.Prefix{netip.MustParsePrefix("10.64.0.0/26")},
 		Peers: []bgp.PeerStatus{
 			{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished, Received: bgp.MessageCount{Update: 7},
@@ -85,6 +86,8 @@ func TestMetrics(t *testing.T) {
 		`hostfabric_announced_prefixes 1`,
 		`hostfabric_speaker_connected 1`,
 		`hostfabric_problems 0`,
+		`hostfabric_announcing 1`,
+		`hostfabric_drained 0`,
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, body)

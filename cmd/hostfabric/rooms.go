@@ -206,7 +206,13 @@ func (r *rooms) blockOptions() blocks.Options {
 	return blocks.Options{
 		Source: r.source.Source, Configured: r.source.configured, Record: cfg.BlockRecord(), Reserved: cfg.Reserved, HostAddress: cfg.HostAddress,
 		Budget: blocks.Budget(cfg.Budget), MaxBlocks: cfg.IPAM.MaxBlocks, ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle,
-		Gate: func() error { return sysctl.CheckForwarding(r.running.Load().Families()) },
+		Gate: func() error {
+			if err := sysctl.CheckForwarding(r.running.Load().Families()); err != nil {
+				return err
+			}
+			return agent.CheckRoutes(r.table)
+		},
+		Health: blocks.Health(cfg.Health),
 		Occupant: func(ctx context.Context, block netip.Prefix) (string, error) {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
