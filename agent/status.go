@@ -30,6 +30,7 @@ type Status struct {
 	BudgetIPv6      int
 	RoutesInstalled int
 	RoutesFailed    int
+	RoutesRefused   int  // learned, and not installed for the host has a route of its own there
 	MTU             int  // bytes, of new endpoints
 	Announcing      bool // the blocks, as far as it is this host's to say
 	Drain           DrainStatus
@@ -75,6 +76,9 @@ func (a *Agent) Status(ctx context.Context) Status {
 		case routes.Failed:
 			s.RoutesFailed++
 			s.problem("route %s (%s) failed: %v", r.Route.Prefix, r.Owner, r.Err)
+		case routes.Refused:
+			s.RoutesRefused++
+			s.refusedRoute(r)
 		}
 	}
 	if n := a.strayLeases(); n > 0 {
@@ -113,6 +117,7 @@ func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
 		s.problem("%v", err)
 		return
 	}
+	s.ownSpace()
 	s.checkAnnounced()
 	for _, p := range s.Peers {
 		if p.State != bgp.StateEstablished && p.State != bgp.StateAdminDown {
@@ -120,7 +125,7 @@ func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
 		}
 		for _, f := range p.Families {
 			if f.Unusable > 0 {
-				s.problem("peer %s (AS%d) sent %d %s prefixes without a usable next hop", p.Address, p.ASN, f.Unusable, f.Family)
+				s.problem("peer %s (AS%d) sent %d %s prefixes without a usable next hop%s", p.Address, p.ASN, f.Unusable, f.Family, such(p.Refused, f.Family))
 			}
 		}
 	}

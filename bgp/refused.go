@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -28,8 +29,22 @@ type Refusal struct {
 }
 
 // RefusedCount counts, by reason, the prefixes of one family that a peer announces and the import policy keeps out. It
-// is of a few seconds ago at most.
+// follows within some seconds; what is NotListed of a peer with many thousands, within a minute.
 type RefusedCount struct{ OwnSpace, NotListed, Loop uint64 }
+
+// RefusedBy yields the reasons for which prefixes are kept out, those without a usable next hop included, and how many.
+func (f FamilyStatus) RefusedBy() iter.Seq2[Reason, uint64] {
+	return func(yield func(Reason, uint64) bool) {
+		for _, c := range []struct {
+			reason Reason
+			n      uint64
+		}{{OwnSpace, f.Refused.OwnSpace}, {NotListed, f.Refused.NotListed}, {NextHop, f.Unusable}, {Loop, f.Refused.Loop}} {
+			if c.n > 0 && !yield(c.reason, c.n) {
+				return
+			}
+		}
+	}
+}
 
 // maxRefusals is how many refused prefixes are told of, a peer and reason.
 const maxRefusals = 16

@@ -17,9 +17,9 @@ const (
 	refusedInterval = time.Second
 	// refusedSettles is how long a peer that goes on talking is waited for before its table is looked at.
 	refusedSettles = 3 * time.Second
-	// Looking takes at most a tenth of the time, and counting what is not in our space a thirtieth, but none of it has to
-	// wait longer than refusedMax. Of a table no larger than refusedSmall it is done at once.
-	ownDuty, countDuty = 10, 30
+	// Looking for our own space takes at most a tenth of the time, and counting the rest, which waits until the peer is
+	// silent, a twentieth, but neither has to wait longer than refusedMax. Of a table no larger than refusedSmall it is one.
+	ownDuty, countDuty = 10, 20
 	refusedMax         = time.Minute
 	refusedSmall       = 5000
 )
@@ -154,7 +154,8 @@ func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now count
 		return nil
 	}
 	found, ours := w.refusals.of(k), ofFamily(policy.OwnSpace, k.family)
-	if now.received > refusedSmall && len(ours) > 0 && m.own.due(now) {
+	small := now.received <= refusedSmall
+	if !small && len(ours) > 0 && m.own.due(now) {
 		start := time.Now()
 		own, err := w.conn.refused(ctx, p.Address, k.family, asn, policy, around(ours))
 		if err != nil {
@@ -162,7 +163,7 @@ func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now count
 		}
 		found.own, found.count.OwnSpace = own.own, own.count.OwnSpace
 		w.log.Debug("looked for our own space", "peer", p.Address, "family", k.family, "received", now.received, "took", m.own.took(start, now, ownDuty))
-	} else if m.count.due(now) {
+	} else if small && m.count.done != now || m.count.due(now) && (settled || time.Since(m.since) > refusedMax) {
 		start := time.Now()
 		all, err := w.conn.refused(ctx, p.Address, k.family, asn, policy, nil)
 		if err != nil {

@@ -21,9 +21,9 @@ func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why [
 	}
 	list := make([]bgp.Announcement, len(set))
 	for i, p := range set {
-		list[i] = bgp.Announcement{Prefix: p}
+		list[i] = bgp.Announcement{Prefix: p, Communities: slices.Clone(k.opts.Communities), LargeCommunities: k.opts.LargeCommunities}
 		if slices.Contains(quiet, p) {
-			list[i].Communities = []uint32{bgp.NoAdvertise}
+			list[i].Communities = append(list[i].Communities, bgp.NoAdvertise)
 		}
 	}
 	if err := k.speaker.Announce(ctx, list); err != nil && !errors.Is(err, bgp.ErrDisconnected) {

@@ -62,7 +62,10 @@ type Options struct {
 	Occupant func(ctx context.Context, block netip.Prefix) (string, error)
 	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
 	Follow func(ctx context.Context, own []netip.Prefix, host []netip.Addr) error
-	Log    *slog.Logger
+	// Communities and LargeCommunities are what every announcement carries.
+	Communities      []uint32
+	LargeCommunities []bgp.LargeCommunity
+	Log              *slog.Logger
 }
 
 // Keeper is safe for concurrent use. Load comes first, then Run.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
 )
 
@@ -18,6 +19,9 @@ type Settings struct {
 	ShrinkAfter time.Duration
 	Settle      time.Duration
 	Health      Health
+	// Communities and LargeCommunities are what every announcement carries.
+	Communities      []uint32
+	LargeCommunities []bgp.LargeCommunity
 }
 
 // Reconfigure goes on with other settings. A block that is no longer there drains: it is withdrawn when its last lease has
@@ -37,6 +41,10 @@ func (k *Keeper) Reconfigure(ctx context.Context, s Settings) error {
 
 func (k *Keeper) reconfigure(s Settings) {
 	k.opts.Reserved, k.opts.Budget, k.opts.MaxBlocks, k.opts.ShrinkAfter, k.opts.Settle = s.Reserved, s.Budget, s.MaxBlocks, s.ShrinkAfter, s.Settle
+	if !slices.Equal(k.opts.Communities, s.Communities) || !slices.Equal(k.opts.LargeCommunities, s.LargeCommunities) {
+		k.opts.Communities, k.opts.LargeCommunities = s.Communities, s.LargeCommunities
+		k.telling = false // what is announced is to be told anew
+	}
 	k.opts.Health, k.gateway.Health = s.Health, s.Health
 	for _, steady := range k.discarded {
 		steady.Health = s.Health

@@ -43,6 +43,8 @@ func Changes(before, after *Config) []Change {
 	compareLists(c, "fabric", before.Fabric, after.Fabric, netip.Prefix.String)
 	compareLists(c, "import", before.Import, after.Import, ImportRule.String)
 	compareLists(c, "pools", before.Pools, after.Pools, text)
+	compareLists(c, "announce.communities", before.Announce.Communities, after.Announce.Communities, communityText)
+	compareLists(c, "announce.large_communities", before.Announce.LargeCommunities, after.Announce.LargeCommunities, text)
 	compareLists(c, "bgp.bmp", before.BGP.BMP, after.BGP.BMP, text)
 	compareLists(c, "etcd.endpoints", before.Etcd.Endpoints, after.Etcd.Endpoints, text)
 	// The files behind these are read anew each time.
@@ -99,6 +101,8 @@ func compareLists[T any](c *comparison, key string, before, after []T, describe 
 		c.add(key, !slices.Contains(was, come), "", come)
 	}
 }
+
+func communityText(c uint32) string { return fmt.Sprintf("%d:%d", c>>16, c&0xffff) }
 
 func describeAll[T any](list []T, describe func(T) string) []string {
 	out := make([]string, len(list))

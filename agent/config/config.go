@@ -29,6 +29,7 @@ type Config struct {
 	Import        []ImportRule   // beyond the default route and Fabric, see ImportRules
 	ImportDefault bool           // accept 0.0.0.0/0 and ::/0
 	Budget        Budget
+	Announce      Announce
 
 	Timers          Timers
 	GracefulRestart GracefulRestart

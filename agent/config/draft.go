@@ -114,6 +114,7 @@ func (d *draft) setLists(l *layers, r *report, f files) {
 	}
 	d.setPools(l, r)
 	d.setStations(l, r)
+	d.setAnnounce(l, r)
 }
 
 // list is a list of the file; needed, if not empty, says what must be there.

@@ -133,6 +133,7 @@ fabric: [10.64.0.0/12]
 import: [192.0.2.0/24, {prefix: 10.0.0.0/8, le: 24}, {prefix: 10.0.0.0/8, ge: 16}, {prefix: "fd00::/8", ge: 32, le: 64}]
 import_default: false
 budget: {ipv4: 2, ipv6: 1}
+announce: {communities: ["65001:100", "1:0"], large_communities: ["4200000000:1:4294967295"]}
 timers: {keepalive: 10s, hold: 30s, connect_retry: 2s}
 graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s}
 bgp:
@@ -189,6 +190,7 @@ log: {level: debug, format: json}
 			{pfx("192.0.2.0/24"), 24, 24}, {pfx("10.0.0.0/8"), 8, 24}, {pfx("10.0.0.0/8"), 16, 32}, {pfx("fd00::/8"), 32, 64},
 		},
 		Budget:          Budget{2, 1},
+		Announce:        Announce{[]uint32{65001<<16 | 100, 1 << 16}, []LargeCommunity{{4200000000, 1, 4294967295}}},
 		Timers:          Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
 		GracefulRestart: GracefulRestart{false, time.Minute, 10 * time.Second},
 		BGP: BGP{

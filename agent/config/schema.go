@@ -145,6 +145,7 @@ var root = func() *shape {
 	pool.keys["prefixes"] = &shape{each: word}
 	top.keys["pools"] = &shape{each: pool}
 	top.keys["fabric"] = &shape{each: word}
+	top.keys["announce"] = &shape{keys: map[string]*shape{"communities": {each: word}, "large_communities": {each: word}}}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}

@@ -34,6 +34,7 @@ func statusResponse(s agent.Status) *apiv1.GetStatusResponse {
 		Endpoints: uint32(s.Endpoints), Leases: uint32(s.Leases), Announced: texts(s.Announced),
 		BudgetIpv4: uint32(s.BudgetIPv4), BudgetIpv6: uint32(s.BudgetIPv6),
 		RoutesInstalled: uint32(s.RoutesInstalled), RoutesFailed: uint32(s.RoutesFailed), Mtu: uint32(s.MTU),
+		RoutesRefused: uint32(s.RoutesRefused),
 	}
 }
 
@@ -51,6 +52,15 @@ func peer(p bgp.PeerStatus) *apiv1.Peer {
 		out.PrefixesReceived += uint32(f.Received)
 		out.PrefixesAccepted += uint32(f.Accepted)
 		out.PrefixesAdvertised += uint32(f.Advertised)
+		for reason, n := range f.RefusedBy() {
+			out.PrefixesRefused += uint32(n)
+			out.RefusedCounts = append(out.RefusedCounts, &apiv1.RefusedCount{Family: f.Family.String(), Reason: string(reason), Prefixes: n})
+		}
+	}
+	for _, r := range p.Refused {
+		out.Refusals = append(out.Refusals, &apiv1.Refusal{
+			Prefix: r.Prefix.String(), Reason: string(r.Reason), Detail: r.Detail, Own: prefix(r.Own), OriginAsn: r.Origin,
+		})
 	}
 	return out
 }

@@ -108,6 +108,8 @@ var (
 	peerUpdateDesc  = desc("peer_updates_total", "BGP UPDATE messages on the session by direction.", "peer", "direction")
 	announcedDesc   = desc("announced_prefixes", "Prefixes announced to the fabric.")
 	routesDesc      = desc("routes", "Routes by state.", "state")
+	refusedDesc     = desc("bgp_refused_prefixes", "Prefixes that the peer announces and that are kept out.", "peer", "family", "reason")
+	ownSpaceDesc    = desc("bgp_own_space_alarm", "1 while the peer announces addresses of this host: somebody else uses them.", "peer")
 	speakerDesc     = desc("speaker_connected", "1 while the speaker process is connected.")
 	announcingDesc  = desc("announcing", "1 while the blocks are announced; 0 while the host is unwell or drained, which the status command explains.")
 	drainedDesc     = desc("drained", "1 while the host is drained, or on the way there or back.")
@@ -117,7 +119,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
-		peerUpdateDesc, announcedDesc, routesDesc, speakerDesc, announcingDesc, drainedDesc, problemsDesc} {
+		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, announcingDesc, drainedDesc, problemsDesc} {
 		ch <- d
 	}
 }
@@ -140,6 +142,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(announcedDesc, float64(len(s.Announced)))
 	gauge(routesDesc, float64(s.RoutesInstalled), "installed")
 	gauge(routesDesc, float64(s.RoutesFailed), "failed")
+	gauge(routesDesc, float64(s.RoutesRefused), "refused")
 	gauge(speakerDesc, boolean(s.Speaker.Connected))
 	gauge(announcingDesc, boolean(s.Announcing))
 	gauge(drainedDesc, boolean(s.Drain.Stage != agent.Serving))
@@ -160,11 +163,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(peerUpDesc, boolean(p.State == bgp.StateEstablished), peer, fmt.Sprint(p.ASN))
 		counter(peerUpdateDesc, p.Received.Update, peer, "received")
 		counter(peerUpdateDesc, p.Sent.Update, peer, "sent")
-		var received, advertised uint64
+		var received, advertised, own uint64
 		for _, f := range p.Families {
 			received += f.Received
 			advertised += f.Advertised
+			own += f.Refused.OwnSpace
+			for reason, n := range f.RefusedBy() {
+				gauge(refusedDesc, float64(n), peer, f.Family.String(), string(reason))
+			}
 		}
+		gauge(ownSpaceDesc, boolean(own > 0), peer)
 		gauge(peerPrefixDesc, float64(received), peer, "received")
 		gauge(peerPrefixDesc, float64(advertised), peer, "advertised")
 	}

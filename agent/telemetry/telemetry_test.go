@@ -31,11 +31,11 @@ type source struct{ problems []string }
 func (s source) Status(context.Context) agent.Status {
 	return agent.Status{
 		Announcing: true,
-		Problems:   s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, Speaker: bgp.Status{Connected: true},
+		Problems:   s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, RoutesRefused: 2, Speaker: bgp.Status{Connected: true},
 		Announced: []netip.Prefix{netip.MustParsePrefix("10.64.0.0/26")},
 		Peers: []bgp.PeerStatus{
 			{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished, Received: bgp.MessageCount{Update: 7},
-				Families: []bgp.FamilyStatus{{Family: bgp.IPv4, Received: 4, Advertised: 1}}},
+				Families: []bgp.FamilyStatus{{Family: bgp.IPv4, Received: 4, Advertised: 1, Unusable: 1, Refused: bgp.RefusedCount{OwnSpace: 2}}}},
 			{Address: netip.MustParseAddr("172.31.0.2"), ASN: 64514, State: bgp.StateActive},
 		},
 	}
@@ -83,6 +83,11 @@ func TestMetrics(t *testing.T) {
 		`hostfabric_peer_prefixes{direction="advertised",peer="172.31.0.0"} 1`,
 		`hostfabric_peer_updates_total{direction="received",peer="172.31.0.0"} 7`,
 		`hostfabric_routes{state="failed"} 1`,
+		`hostfabric_routes{state="refused"} 2`,
+		`hostfabric_bgp_refused_prefixes{family="ipv4",peer="172.31.0.0",reason="own_space"} 2`,
+		`hostfabric_bgp_refused_prefixes{family="ipv4",peer="172.31.0.0",reason="next_hop"} 1`,
+		`hostfabric_bgp_own_space_alarm{peer="172.31.0.0"} 1`,
+		`hostfabric_bgp_own_space_alarm{peer="172.31.0.2"} 0`,
 		`hostfabric_announced_prefixes 1`,
 		`hostfabric_speaker_connected 1`,
 		`hostfabric_problems 0`,

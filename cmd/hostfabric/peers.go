@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,7 @@ func asn(n uint32) string {
 }
 
 func printPeers(r *apiv1.ListPeersResponse, p *printer) {
-	p.header("PEER", "NAME", "AS", "STATE", "UPTIME", "RECEIVED", "ACCEPTED", "ADVERTISED", "REASON")
+	p.header("PEER", "NAME", "AS", "STATE", "UPTIME", "RECEIVED", "ACCEPTED", "REFUSED", "ADVERTISED", "REASON")
 	for _, n := range r.GetPeers() {
 		uptime := ""
 		if n.GetUptime() != nil {
@@ -47,6 +48,16 @@ func printPeers(r *apiv1.ListPeersResponse, p *printer) {
 			address += "%" + n.GetInterface()
 		}
 		p.row(text(address), text(dash(n.GetDescription())), text(asn(n.GetAsn())), judged(n.GetState(), n.GetUptime() != nil), text(dash(uptime)),
-			text(n.GetPrefixesReceived()), text(n.GetPrefixesAccepted()), text(n.GetPrefixesAdvertised()), text(dash(n.GetReason())))
+			text(n.GetPrefixesReceived()), text(n.GetPrefixesAccepted()), refusedCell(n), text(n.GetPrefixesAdvertised()), text(dash(n.GetReason())))
 	}
+}
+
+// refusedCell counts what is refused of a peer. Not to accept what nobody asked for is usual; our own space is not.
+func refusedCell(n *apiv1.Peer) cell {
+	for _, c := range n.GetRefusedCounts() {
+		if c.GetReason() == "own_space" {
+			return cell{fmt.Sprintf("%d, own space!", n.GetPrefixesRefused()), bad}
+		}
+	}
+	return text(n.GetPrefixesRefused())
 }

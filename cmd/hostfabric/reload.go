@@ -119,6 +119,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 		r.blocks.Reconfigure(ctx, blocks.Settings{
 			Blocks: configuredBlocks(cfg), Reserved: cfg.Reserved, Budget: blocks.Budget(cfg.Budget),
 			MaxBlocks: cfg.IPAM.MaxBlocks, ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle, Health: blocks.Health(cfg.Health),
+			Communities: cfg.Announce.Communities, LargeCommunities: largeCommunities(cfg),
 		}),
 		r.feed.setConfig(ctx, cfg, r.routerID(cfg)),
 	)

@@ -201,6 +201,14 @@ func openLeases(cfg *config.Config, log *slog.Logger) (*ipam.Allocator, error) {
 	return ipam.Open(cfg.LeaseFile(), ipam.Options{Quarantine: quarantine, Fsync: cfg.IPAM.Fsync, Log: log.With("room", "ipam")})
 }
 
+func largeCommunities(cfg *config.Config) []bgp.LargeCommunity {
+	var list []bgp.LargeCommunity
+	for _, l := range cfg.Announce.LargeCommunities {
+		list = append(list, bgp.LargeCommunity(l))
+	}
+	return list
+}
+
 func (r *rooms) blockOptions() blocks.Options {
 	cfg := r.cfg
 	return blocks.Options{
@@ -217,6 +225,7 @@ func (r *rooms) blockOptions() blocks.Options {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
 		},
+		Communities: cfg.Announce.Communities, LargeCommunities: largeCommunities(cfg),
 		Follow: r.follow, Log: r.log.With("room", "blocks"),
 	}
 }

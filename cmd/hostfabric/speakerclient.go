@@ -61,6 +61,9 @@ func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix, 
 		} else {
 			peer.NextHop6 = nextHop6(p.Address)
 		}
+		if peer.Pending == "" {
+			peer.Subnets = subnets(peer.Address)
+		}
 		out.Peers = append(out.Peers, peer)
 	}
 	for _, s := range cfg.BGP.BMP {
@@ -91,6 +94,17 @@ func nextHop6(peer netip.Addr) netip.Addr {
 		return netip.Addr{} // not up yet; followUplinks looks again
 	}
 	return link.GlobalIPv6()
+}
+
+// subnets are what a peer may name next hops in. Of one whose link is not there yet, or that is not on a link of this host, it
+// is the peer itself.
+func subnets(peer netip.Addr) []netip.Prefix {
+	link, err := uplink.To(peer)
+	if err != nil || len(link.Addresses) == 0 {
+		return []netip.Prefix{netip.PrefixFrom(peer.WithZone(""), peer.BitLen())}
+	}
+	slices.SortFunc(link.Addresses, netip.Prefix.Compare)
+	return link.Addresses
 }
 
 // speakerFeed keeps the speaker's configuration true as blocks and uplinks change.
@@ -188,7 +202,7 @@ func (f *speakerFeed) lookAtUplinks(ctx context.Context) {
 	defer f.mu.Unlock()
 	want := f.wanted(f.cfg, f.routerID)
 	same := func(x, y bgp.Peer) bool {
-		return x.NextHop6 == y.NextHop6 && x.Address == y.Address && x.Pending == y.Pending
+		return x.NextHop6 == y.NextHop6 && x.Address == y.Address && x.Pending == y.Pending && slices.Equal(x.Subnets, y.Subnets)
 	}
 	if slices.EqualFunc(want.Peers, f.have.Peers, same) {
 		return

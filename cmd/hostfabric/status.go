@@ -41,7 +41,11 @@ func printStatus(s *apiv1.GetStatusResponse, p *printer) {
 	p.row(text("Peers"), judged(fmt.Sprintf("%d of %d established", s.GetPeersEstablished(), s.GetPeersTotal()), s.GetPeersEstablished() == s.GetPeersTotal()))
 	p.row(text("Announced"), text(fmt.Sprintf("%s (budget %d IPv4, %d IPv6)", dash(strings.Join(s.GetAnnounced(), " ")), s.GetBudgetIpv4(), s.GetBudgetIpv6())))
 	p.row(text("Endpoints"), text(fmt.Sprintf("%d, %d leases, MTU %d", s.GetEndpoints(), s.GetLeases(), s.GetMtu())))
-	p.row(text("Routes"), judged(fmt.Sprintf("%d installed, %d failed", s.GetRoutesInstalled(), s.GetRoutesFailed()), s.GetRoutesFailed() == 0))
+	installed := fmt.Sprintf("%d installed, %d failed", s.GetRoutesInstalled(), s.GetRoutesFailed())
+	if n := s.GetRoutesRefused(); n > 0 {
+		installed += fmt.Sprintf(", %d refused", n)
+	}
+	p.row(text("Routes"), judged(installed, s.GetRoutesFailed() == 0))
 	for _, problem := range s.GetProblems() {
 		p.row(text("Problem"), cell{problem, bad})
 	}

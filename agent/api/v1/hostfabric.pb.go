@@ -702,7 +702,8 @@ type GetStatusResponse struct {
 	BudgetIpv6       uint32                 `protobuf:"varint,15,opt,name=budget_ipv6,json=budgetIpv6,proto3" json:"budget_ipv6,omitempty"`
 	RoutesInstalled  uint32                 `protobuf:"varint,16,opt,name=routes_installed,json=routesInstalled,proto3" json:"routes_installed,omitempty"`
 	RoutesFailed     uint32                 `protobuf:"varint,17,opt,name=routes_failed,json=routesFailed,proto3" json:"routes_failed,omitempty"`
-	Mtu              uint32                 `protobuf:"varint,18,opt,name=mtu,proto3" json:"mtu,omitempty"` // bytes, of new endpoints
+	Mtu              uint32                 `protobuf:"varint,18,opt,name=mtu,proto3" json:"mtu,omitempty"`                                          // bytes, of new endpoints
+	RoutesRefused    uint32                 `protobuf:"varint,38,opt,name=routes_refused,json=routesRefused,proto3" json:"routes_refused,omitempty"` // learned, and not installed for the host has a route of its own there
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -859,6 +860,13 @@ func (x *GetStatusResponse) GetRoutesFailed() uint32 {
 func (x *GetStatusResponse) GetMtu() uint32 {
 	if x != nil {
 		return x.Mtu
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetRoutesRefused() uint32 {
+	if x != nil {
+		return x.RoutesRefused
 	}
 	return 0
 }
@@ -1026,6 +1034,9 @@ type Peer struct {
 	UpdatesReceived    uint32                 `protobuf:"varint,11,opt,name=updates_received,json=updatesReceived,proto3" json:"updates_received,omitempty"`
 	Interface          string                 `protobuf:"bytes,12,opt,name=interface,proto3" json:"interface,omitempty"`
 	Description        string                 `protobuf:"bytes,13,opt,name=description,proto3" json:"description,omitempty"`
+	PrefixesRefused    uint32                 `protobuf:"varint,33,opt,name=prefixes_refused,json=prefixesRefused,proto3" json:"prefixes_refused,omitempty"` // of those received
+	RefusedCounts      []*RefusedCount        `protobuf:"bytes,34,rep,name=refused_counts,json=refusedCounts,proto3" json:"refused_counts,omitempty"`
+	Refusals           []*Refusal             `protobuf:"bytes,35,rep,name=refusals,proto3" json:"refusals,omitempty"` // some of them, 16 a family and reason at most; own_space first
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1151,6 +1162,163 @@ func (x *Peer) GetDescription() string {
 	return ""
 }
 
+func (x *Peer) GetPrefixesRefused() uint32 {
+	if x != nil {
+		return x.PrefixesRefused
+	}
+	return 0
+}
+
+func (x *Peer) GetRefusedCounts() []*RefusedCount {
+	if x != nil {
+		return x.RefusedCounts
+	}
+	return nil
+}
+
+func (x *Peer) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+type RefusedCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Family        string                 `protobuf:"bytes,1,opt,name=family,proto3" json:"family,omitempty"` // ipv4, ipv6
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // own_space, not_listed, next_hop, as_loop
+	Prefixes      uint64                 `protobuf:"varint,3,opt,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedCount) Reset() {
+	*x = RefusedCount{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedCount) ProtoMessage() {}
+
+func (x *RefusedCount) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedCount.ProtoReflect.Descriptor instead.
+func (*RefusedCount) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RefusedCount) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *RefusedCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RefusedCount) GetPrefixes() uint64 {
+	if x != nil {
+		return x.Prefixes
+	}
+	return 0
+}
+
+type Refusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Own           string                 `protobuf:"bytes,4,opt,name=own,proto3" json:"own,omitempty"`                               // of own_space: the block of this host that is meant
+	OriginAsn     uint32                 `protobuf:"varint,5,opt,name=origin_asn,json=originAsn,proto3" json:"origin_asn,omitempty"` // of own_space; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Refusal) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Refusal) GetOwn() string {
+	if x != nil {
+		return x.Own
+	}
+	return ""
+}
+
+func (x *Refusal) GetOriginAsn() uint32 {
+	if x != nil {
+		return x.OriginAsn
+	}
+	return 0
+}
+
 type ListBlocksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1159,7 +1327,7 @@ type ListBlocksRequest struct {
 
 func (x *ListBlocksRequest) Reset() {
 	*x = ListBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1339,7 @@ func (x *ListBlocksRequest) String() string {
 func (*ListBlocksRequest) ProtoMessage() {}
 
 func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1352,7 @@ func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ListBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
 }
 
 type ListBlocksResponse struct {
@@ -1197,7 +1365,7 @@ type ListBlocksResponse struct {
 
 func (x *ListBlocksResponse) Reset() {
 	*x = ListBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1377,7 @@ func (x *ListBlocksResponse) String() string {
 func (*ListBlocksResponse) ProtoMessage() {}
 
 func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1390,7 @@ func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ListBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListBlocksResponse) GetBlocks() []*Block {
@@ -1250,7 +1418,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1430,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1443,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Budget) GetFamily() string {
@@ -1322,7 +1490,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1502,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1515,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Block) GetPrefix() string {
@@ -1465,7 +1633,7 @@ type ReleaseBlocksRequest struct {
 
 func (x *ReleaseBlocksRequest) Reset() {
 	*x = ReleaseBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1645,7 @@ func (x *ReleaseBlocksRequest) String() string {
 func (*ReleaseBlocksRequest) ProtoMessage() {}
 
 func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1658,7 @@ func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReleaseBlocksRequest) GetPrefixes() []string {
@@ -1516,7 +1684,7 @@ type ReleaseBlocksResponse struct {
 
 func (x *ReleaseBlocksResponse) Reset() {
 	*x = ReleaseBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1696,7 @@ func (x *ReleaseBlocksResponse) String() string {
 func (*ReleaseBlocksResponse) ProtoMessage() {}
 
 func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1709,7 @@ func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReleaseBlocksResponse) GetReleased() []string {
@@ -1560,7 +1728,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1740,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1753,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListClaimsRequest) GetHost() string {
@@ -1604,7 +1772,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1784,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1797,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListClaimsResponse) GetClaims() []*Claim {
@@ -1652,7 +1820,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1832,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1845,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Claim) GetPrefix() string {
@@ -1725,7 +1893,7 @@ type ReleaseHostRequest struct {
 
 func (x *ReleaseHostRequest) Reset() {
 	*x = ReleaseHostRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1905,7 @@ func (x *ReleaseHostRequest) String() string {
 func (*ReleaseHostRequest) ProtoMessage() {}
 
 func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1918,7 @@ func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseHostRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReleaseHostRequest) GetHost() string {
@@ -1776,7 +1944,7 @@ type ReleaseHostResponse struct {
 
 func (x *ReleaseHostResponse) Reset() {
 	*x = ReleaseHostResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1956,7 @@ func (x *ReleaseHostResponse) String() string {
 func (*ReleaseHostResponse) ProtoMessage() {}
 
 func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1969,7 @@ func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseHostResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReleaseHostResponse) GetReleased() []*Claim {
@@ -1824,7 +1992,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2004,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2017,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListLeasesRequest) GetContainerId() string {
@@ -1896,7 +2064,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2076,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2089,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*Lease {
@@ -1947,7 +2115,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2127,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2140,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Lease) GetAddress() string {
@@ -2040,7 +2208,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2220,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2233,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListRoutesRequest) GetOwner() string {
@@ -2084,7 +2252,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2264,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2277,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2125,7 +2293,7 @@ type Route struct {
 	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"` // unicast, blackhole
 	NextHops      []*NextHop             `protobuf:"bytes,4,rep,name=next_hops,json=nextHops,proto3" json:"next_hops,omitempty"`
-	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"` // installed, pending, failed
+	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"` // installed, pending, failed, refused
 	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
 	Metric        uint32                 `protobuf:"varint,7,opt,name=metric,proto3" json:"metric,omitempty"`
 	Source        string                 `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"` // preferred source address
@@ -2135,7 +2303,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2315,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2328,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Route) GetPrefix() string {
@@ -2229,7 +2397,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2409,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2422,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NextHop) GetAddress() string {
@@ -2280,7 +2448,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2460,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2473,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PlanRequest) GetConfig() []byte {
@@ -2324,7 +2492,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2504,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2517,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PlanResponse) GetEffects() *Effects {
@@ -2367,7 +2535,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2547,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2560,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
 }
 
 type ReloadResponse struct {
@@ -2404,7 +2572,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2584,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2597,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReloadResponse) GetEffects() *Effects {
@@ -2455,7 +2623,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2635,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2648,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Effects) GetChanges() []*ConfigChange {
@@ -2544,7 +2712,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2724,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2737,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ConfigChange) GetKey() string {
@@ -2610,7 +2778,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2790,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2803,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -2663,7 +2831,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2843,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2856,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -2720,7 +2888,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2900,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2913,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
 }
 
 type DrainProgress struct {
@@ -2768,7 +2936,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +2948,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +2961,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainProgress) GetStage() string {
@@ -2925,7 +3093,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\vattachments\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\vattachments\"H\n" +
 	"\x0fCollectResponse\x125\n" +
 	"\bdetached\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\bdetached\"\x12\n" +
-	"\x10GetStatusRequest\"\xd6\x04\n" +
+	"\x10GetStatusRequest\"\xfd\x04\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x124\n" +
@@ -2948,7 +3116,8 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"budgetIpv6\x12)\n" +
 	"\x10routes_installed\x18\x10 \x01(\rR\x0froutesInstalled\x12#\n" +
 	"\rroutes_failed\x18\x11 \x01(\rR\froutesFailed\x12\x10\n" +
-	"\x03mtu\x18\x12 \x01(\rR\x03mtu\"\x8b\x01\n" +
+	"\x03mtu\x18\x12 \x01(\rR\x03mtu\x12%\n" +
+	"\x0eroutes_refused\x18& \x01(\rR\rroutesRefused\"\x8b\x01\n" +
 	"\rSpeakerStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -2956,7 +3125,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x12\n" +
 	"\x10ListPeersRequest\">\n" +
 	"\x11ListPeersResponse\x12)\n" +
-	"\x05peers\x18\x01 \x03(\v2\x13.hostfabric.v1.PeerR\x05peers\"\xd8\x03\n" +
+	"\x05peers\x18\x01 \x03(\v2\x13.hostfabric.v1.PeerR\x05peers\"\xfb\x04\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03asn\x18\x02 \x01(\rR\x03asn\x12\x14\n" +
@@ -2971,7 +3140,21 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	" \x01(\rR\vupdatesSent\x12)\n" +
 	"\x10updates_received\x18\v \x01(\rR\x0fupdatesReceived\x12\x1c\n" +
 	"\tinterface\x18\f \x01(\tR\tinterface\x12 \n" +
-	"\vdescription\x18\r \x01(\tR\vdescription\"\x13\n" +
+	"\vdescription\x18\r \x01(\tR\vdescription\x12)\n" +
+	"\x10prefixes_refused\x18! \x01(\rR\x0fprefixesRefused\x12B\n" +
+	"\x0erefused_counts\x18\" \x03(\v2\x1b.hostfabric.v1.RefusedCountR\rrefusedCounts\x122\n" +
+	"\brefusals\x18# \x03(\v2\x16.hostfabric.v1.RefusalR\brefusals\"Z\n" +
+	"\fRefusedCount\x12\x16\n" +
+	"\x06family\x18\x01 \x01(\tR\x06family\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bprefixes\x18\x03 \x01(\x04R\bprefixes\"\x82\x01\n" +
+	"\aRefusal\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x10\n" +
+	"\x03own\x18\x04 \x01(\tR\x03own\x12\x1d\n" +
+	"\n" +
+	"origin_asn\x18\x05 \x01(\rR\toriginAsn\"\x13\n" +
 	"\x11ListBlocksRequest\"s\n" +
 	"\x12ListBlocksResponse\x12,\n" +
 	"\x06blocks\x18\x01 \x03(\v2\x14.hostfabric.v1.BlockR\x06blocks\x12/\n" +
@@ -3130,7 +3313,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -3149,36 +3332,38 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ListPeersRequest)(nil),      // 14: hostfabric.v1.ListPeersRequest
 	(*ListPeersResponse)(nil),     // 15: hostfabric.v1.ListPeersResponse
 	(*Peer)(nil),                  // 16: hostfabric.v1.Peer
-	(*ListBlocksRequest)(nil),     // 17: hostfabric.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),    // 18: hostfabric.v1.ListBlocksResponse
-	(*Budget)(nil),                // 19: hostfabric.v1.Budget
-	(*Block)(nil),                 // 20: hostfabric.v1.Block
-	(*ReleaseBlocksRequest)(nil),  // 21: hostfabric.v1.ReleaseBlocksRequest
-	(*ReleaseBlocksResponse)(nil), // 22: hostfabric.v1.ReleaseBlocksResponse
-	(*ListClaimsRequest)(nil),     // 23: hostfabric.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),    // 24: hostfabric.v1.ListClaimsResponse
-	(*Claim)(nil),                 // 25: hostfabric.v1.Claim
-	(*ReleaseHostRequest)(nil),    // 26: hostfabric.v1.ReleaseHostRequest
-	(*ReleaseHostResponse)(nil),   // 27: hostfabric.v1.ReleaseHostResponse
-	(*ListLeasesRequest)(nil),     // 28: hostfabric.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),    // 29: hostfabric.v1.ListLeasesResponse
-	(*Lease)(nil),                 // 30: hostfabric.v1.Lease
-	(*ListRoutesRequest)(nil),     // 31: hostfabric.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 32: hostfabric.v1.ListRoutesResponse
-	(*Route)(nil),                 // 33: hostfabric.v1.Route
-	(*NextHop)(nil),               // 34: hostfabric.v1.NextHop
-	(*PlanRequest)(nil),           // 35: hostfabric.v1.PlanRequest
-	(*PlanResponse)(nil),          // 36: hostfabric.v1.PlanResponse
-	(*ReloadRequest)(nil),         // 37: hostfabric.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 38: hostfabric.v1.ReloadResponse
-	(*Effects)(nil),               // 39: hostfabric.v1.Effects
-	(*ConfigChange)(nil),          // 40: hostfabric.v1.ConfigChange
-	(*SessionChange)(nil),         // 41: hostfabric.v1.SessionChange
-	(*DrainRequest)(nil),          // 42: hostfabric.v1.DrainRequest
-	(*UndrainRequest)(nil),        // 43: hostfabric.v1.UndrainRequest
-	(*DrainProgress)(nil),         // 44: hostfabric.v1.DrainProgress
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*RefusedCount)(nil),          // 17: hostfabric.v1.RefusedCount
+	(*Refusal)(nil),               // 18: hostfabric.v1.Refusal
+	(*ListBlocksRequest)(nil),     // 19: hostfabric.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),    // 20: hostfabric.v1.ListBlocksResponse
+	(*Budget)(nil),                // 21: hostfabric.v1.Budget
+	(*Block)(nil),                 // 22: hostfabric.v1.Block
+	(*ReleaseBlocksRequest)(nil),  // 23: hostfabric.v1.ReleaseBlocksRequest
+	(*ReleaseBlocksResponse)(nil), // 24: hostfabric.v1.ReleaseBlocksResponse
+	(*ListClaimsRequest)(nil),     // 25: hostfabric.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),    // 26: hostfabric.v1.ListClaimsResponse
+	(*Claim)(nil),                 // 27: hostfabric.v1.Claim
+	(*ReleaseHostRequest)(nil),    // 28: hostfabric.v1.ReleaseHostRequest
+	(*ReleaseHostResponse)(nil),   // 29: hostfabric.v1.ReleaseHostResponse
+	(*ListLeasesRequest)(nil),     // 30: hostfabric.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),    // 31: hostfabric.v1.ListLeasesResponse
+	(*Lease)(nil),                 // 32: hostfabric.v1.Lease
+	(*ListRoutesRequest)(nil),     // 33: hostfabric.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),    // 34: hostfabric.v1.ListRoutesResponse
+	(*Route)(nil),                 // 35: hostfabric.v1.Route
+	(*NextHop)(nil),               // 36: hostfabric.v1.NextHop
+	(*PlanRequest)(nil),           // 37: hostfabric.v1.PlanRequest
+	(*PlanResponse)(nil),          // 38: hostfabric.v1.PlanResponse
+	(*ReloadRequest)(nil),         // 39: hostfabric.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 40: hostfabric.v1.ReloadResponse
+	(*Effects)(nil),               // 41: hostfabric.v1.Effects
+	(*ConfigChange)(nil),          // 42: hostfabric.v1.ConfigChange
+	(*SessionChange)(nil),         // 43: hostfabric.v1.SessionChange
+	(*DrainRequest)(nil),          // 44: hostfabric.v1.DrainRequest
+	(*UndrainRequest)(nil),        // 45: hostfabric.v1.UndrainRequest
+	(*DrainProgress)(nil),         // 46: hostfabric.v1.DrainProgress
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -3186,66 +3371,68 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	45, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	47, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	45, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	47, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	46, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
-	20, // 10: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
-	19, // 11: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
-	25, // 12: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	45, // 13: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
-	25, // 14: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	46, // 15: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	46, // 16: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
-	30, // 17: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	45, // 18: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
-	33, // 19: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
-	34, // 20: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	39, // 21: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
-	39, // 22: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
-	40, // 23: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
-	41, // 24: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	46, // 25: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	45, // 26: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	45, // 27: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	1,  // 28: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 29: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 30: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 31: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 32: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 33: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	17, // 34: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	28, // 35: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	31, // 36: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	21, // 37: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	23, // 38: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	26, // 39: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	35, // 40: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	37, // 41: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	42, // 42: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	43, // 43: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	2,  // 44: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 45: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 46: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 47: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 48: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 49: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	18, // 50: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	29, // 51: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	32, // 52: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	22, // 53: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	24, // 54: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	27, // 55: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	36, // 56: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	38, // 57: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	44, // 58: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	44, // 59: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	44, // [44:60] is the sub-list for method output_type
-	28, // [28:44] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	48, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	17, // 10: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
+	18, // 11: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
+	22, // 12: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
+	21, // 13: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
+	27, // 14: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
+	47, // 15: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	27, // 16: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
+	48, // 17: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	48, // 18: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	32, // 19: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
+	47, // 20: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	35, // 21: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
+	36, // 22: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
+	41, // 23: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
+	41, // 24: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
+	42, // 25: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
+	43, // 26: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
+	48, // 27: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	47, // 28: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	47, // 29: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	1,  // 30: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 31: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 32: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 33: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 34: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	14, // 35: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	19, // 36: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	30, // 37: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	33, // 38: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	23, // 39: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	25, // 40: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	28, // 41: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	37, // 42: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	39, // 43: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	44, // 44: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	45, // 45: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	2,  // 46: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 47: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 48: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 49: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 50: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	15, // 51: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	20, // 52: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	31, // 53: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	34, // 54: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	24, // 55: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	26, // 56: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	29, // 57: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	38, // 58: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	40, // 59: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	46, // 60: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	46, // 61: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	46, // [46:62] is the sub-list for method output_type
+	30, // [30:46] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -3259,7 +3446,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
