@@ -184,8 +184,9 @@ func (s *session) watchOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	peers := s.admissible(*d.config).found()
 	s.guard.keep(d.config.found())
-	for _, p := range d.config.found() {
+	for _, p := range peers {
 		st := list[p.Address].GetState()
 		switch {
 		case st.GetAdminState() == api.PeerState_PFX_CT:
@@ -207,7 +208,7 @@ func (s *session) watchOver(ctx context.Context) error {
 	}
 	s.looked = true
 	due, _ := s.guard.due()
-	for _, p := range d.config.found() {
+	for _, p := range peers {
 		if !slices.Contains(due, p.Address) {
 			continue
 		}
@@ -268,7 +269,7 @@ func (r *reconciler) retrySoon(ctx context.Context, p Peer, c Config) error {
 		return nil
 	}
 	if !keepsRoutes(cur) {
-		if err := r.deletePeer(ctx, p.name()); err != nil {
+		if err := r.deletePeer(ctx, p.Address, p.name()); err != nil {
 			return err
 		}
 		return r.addPeer(ctx, neighborOf(p, c, false))

@@ -31,6 +31,8 @@ type reconciler struct {
 	stations map[netip.AddrPort]Station
 	// edit is held while peers are added and deleted.
 	edit *sync.Mutex
+	// given is which peers the speaker has, as far as known: they are the ones whose messages it gets.
+	given map[netip.Addr]bool
 	// admitted is when each peer was added, or first seen, in a warm restart.
 	admitted map[netip.Addr]time.Time
 }
@@ -72,8 +74,8 @@ func (r *reconciler) stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range have {
-		if err := r.deletePeer(ctx, nameOf(p)); err != nil {
+	for a, p := range have {
+		if err := r.deletePeer(ctx, a, nameOf(p)); err != nil {
 			return err
 		}
 	}
@@ -220,13 +222,16 @@ func (r *reconciler) neighbors(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	for a := range have {
+		r.given[a] = true
+	}
 	want := make(map[netip.Addr]Peer, len(c.Peers))
 	for _, p := range c.found() {
 		want[p.Address] = p
 	}
 	for a, p := range have {
 		if w, ok := want[a]; !ok || w.name() != nameOf(p) {
-			if err := r.deletePeer(ctx, nameOf(p)); err != nil {
+			if err := r.deletePeer(ctx, a, nameOf(p)); err != nil {
 				return err
 			}
 			delete(have, a)
@@ -267,17 +272,24 @@ func (r *reconciler) localAddressChanged(p Peer) bool {
 }
 
 func (r *reconciler) addPeer(ctx context.Context, n *api.Peer) error {
+	if a, ok := peerAddr(n); ok {
+		r.given[a] = true // from now on, whatever becomes of the call
+	}
 	return r.call(ctx, "add peer "+n.Conf.NeighborAddress, func(ctx context.Context) error {
 		_, err := r.api.AddPeer(ctx, &api.AddPeerRequest{Peer: n})
 		return err
 	})
 }
 
-func (r *reconciler) deletePeer(ctx context.Context, name string) error {
-	return r.call(ctx, "delete peer "+name, func(ctx context.Context) error {
+func (r *reconciler) deletePeer(ctx context.Context, a netip.Addr, name string) error {
+	err := r.call(ctx, "delete peer "+name, func(ctx context.Context) error {
 		_, err := r.api.DeletePeer(ctx, &api.DeletePeerRequest{Address: name})
 		return err
 	})
+	if err == nil {
+		delete(r.given, a)
+	}
+	return err
 }
 
 // admit adds the peers of a warm restart one after the other. GoBGP v3 keeps one restart for all of them: as soon as a
@@ -300,7 +312,7 @@ func (r *reconciler) admit(ctx context.Context, c Config) error {
 		case ok && !restarting && !r.fresh:
 			continue // it was through once, or is none of the restart's
 		case ok && !up && !restarting && st.GetSessionState() <= api.PeerState_ACTIVE:
-			if err := r.deletePeer(ctx, p.name()); err != nil {
+			if err := r.deletePeer(ctx, p.Address, p.name()); err != nil {
 				return err
 			}
 			ok = false

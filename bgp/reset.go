@@ -27,7 +27,7 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 	if err != nil {
 		return err
 	}
-	r := &reconciler{conn: c, log: s.log, edit: &s.edit}
+	r := &reconciler{conn: c, log: s.log, edit: &s.edit, given: map[netip.Addr]bool{}} // the peer stays given
 	r.edit.Lock()
 	defer r.edit.Unlock()
 	list, _, err := c.peers(ctx, false)
@@ -42,7 +42,7 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 			return err
 		})
 	case cur.GetGracefulRestart().GetPeerRestarting():
-		if err := r.deletePeer(ctx, p.name()); err != nil {
+		if err := r.deletePeer(ctx, p.Address, p.name()); err != nil {
 			return err
 		}
 		return r.addPeer(ctx, neighborOf(p, *cfg, false))

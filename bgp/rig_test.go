@@ -102,21 +102,10 @@ func (s *syncBuffer) String() string {
 
 func startSpeaker(t testing.TB, ns netns.NS, socket string, inspect ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command("/proc/self/exe"), out: &syncBuffer{}, done: make(chan struct{})}
-	exe, err := os.Executable()
+	p, err := launch(ns, socket, inspect...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.cmd.Path = exe
-	p.cmd.Env = append(os.Environ(), speakerEnv+"="+socket, inspectEnv+"="+strings.Join(inspect, ","))
-	p.cmd.Stderr = p.out
-	if err := ns.Start(p.cmd); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.cmd.Wait() // how it ended is in ProcessState
-		close(p.done)
-	}()
 	t.Cleanup(func() {
 		p.signal(syscall.SIGKILL)
 		if t.Failed() {
@@ -124,6 +113,25 @@ func startSpeaker(t testing.TB, ns netns.NS, socket string, inspect ...string) *
 		}
 	})
 	return p
+}
+
+func launch(ns netns.NS, socket string, inspect ...string) (*process, error) {
+	p := &process{cmd: exec.Command("/proc/self/exe"), out: &syncBuffer{}, done: make(chan struct{})}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p.cmd.Path = exe
+	p.cmd.Env = append(os.Environ(), speakerEnv+"="+socket, inspectEnv+"="+strings.Join(inspect, ","))
+	p.cmd.Stderr = p.out
+	if err := ns.Start(p.cmd); err != nil {
+		return nil, err
+	}
+	go func() {
+		p.cmd.Wait() // how it ended is in ProcessState
+		close(p.done)
+	}()
+	return p, nil
 }
 
 // signal sends it and waits for the end of the process.
@@ -229,6 +237,7 @@ type node struct {
 	fabric *fabric
 	log    *syncBuffer // of the client
 	warm   bool        // what the client is told about a restart
+	blame  string      // the client's BlameFile
 	stop   func()
 }
 
@@ -246,7 +255,7 @@ func (n *node) connect(t testing.TB) {
 	n.fabric = &fabric{routes: map[netip.Prefix][]netip.Addr{}}
 	n.Speaker = bgp.New(bgp.Options{
 		Socket: n.socket, Log: n.testLog(t, filepath.Base(filepath.Dir(n.socket))), Events: n.fabric.events(),
-		WarmRestart: func() bool { return n.warm },
+		WarmRestart: func() bool { return n.warm }, BlameFile: n.blame,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +48,7 @@ type session struct {
 	looked   bool           // watchOver has looked
 	watchers sync.WaitGroup // goroutines that end with the session
 
-	flush, retry, deadline, admit, rest *time.Timer
+	flush, retry, deadline, admit, rest, release *time.Timer
 }
 
 // session connects, brings the speaker to the desired state and follows it until the connection or ctx ends.
@@ -63,8 +65,8 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 	defer cc.Close()
 	ss := &session{
 		Speaker: s, begun: time.Now(), events: make(chan *api.WatchEventResponse, 64), lost: make(chan error, 1),
-		rec:   &reconciler{conn: conn{api.NewGobgpApiClient(cc)}, log: s.log, admitted: map[netip.Addr]time.Time{}, stations: map[netip.AddrPort]Station{}, edit: &s.edit},
-		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(), rest: stopped(),
+		rec:   &reconciler{conn: conn{api.NewGobgpApiClient(cc)}, log: s.log, admitted: map[netip.Addr]time.Time{}, stations: map[netip.AddrPort]Station{}, edit: &s.edit, given: map[netip.Addr]bool{}},
+		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(), rest: stopped(), release: stopped(),
 	}
 	defer ss.stopTimers()
 	defer ss.watchers.Wait()
@@ -74,6 +76,9 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 		return false, err
 	}
 	fresh := g.GetAsn() == 0
+	s.noteCrashes(pid, s.given)
+	s.given = nil
+	defer func() { s.given = slices.Collect(maps.Keys(ss.rec.given)) }()
 	// With one already configured, peers can be missing because an earlier agent ended in the middle of a warm restart.
 	// To a peer that is really new the difference does not matter.
 	ss.rec.fresh, ss.rec.warm = fresh, !fresh || s.configured || s.opts.WarmRestart != nil && s.opts.WarmRestart()
@@ -93,7 +98,7 @@ func stopped() *time.Timer {
 }
 
 func (s *session) stopTimers() {
-	for _, t := range []*time.Timer{s.flush, s.retry, s.deadline, s.admit, s.rest} {
+	for _, t := range []*time.Timer{s.flush, s.retry, s.deadline, s.admit, s.rest, s.release} {
 		t.Stop()
 	}
 }
@@ -159,7 +164,12 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 		return err
 	}
 	s.view.configure(c)
-	s.eor.setPeers(c.expected())
+	admissible := s.admissible(c)
+	if expected := admissible.expected(); len(expected) > 0 || c.Shutdown != "" {
+		s.eor.setPeers(expected)
+	} else {
+		s.eor.setPeers(c.found()) // all are held down: nobody has told anything
+	}
 	if *opened {
 		s.schedule() // next hops may be judged otherwise now
 	} else {
@@ -168,7 +178,7 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 		}
 		*opened = true
 	}
-	if err := s.rec.neighbors(ctx, c); err != nil {
+	if err := s.rec.neighbors(ctx, admissible); err != nil {
 		return err
 	}
 	if err := s.rec.setStations(ctx, c.Stations); err != nil {
@@ -258,6 +268,8 @@ func (s *session) wait(ctx context.Context) error {
 		case <-s.wake:
 			return nil
 		case <-s.retry.C:
+			return nil
+		case <-s.release.C:
 			return nil
 		}
 	}
@@ -359,6 +371,7 @@ func (s *session) peer(ctx context.Context, a netip.Addr, established, initial b
 	}
 	s.view.tallies.fill(list)
 	s.guard.fill(list)
+	s.markHeld(list)
 	for _, p := range list {
 		if p.Address.WithZone("") == a.WithZone("") {
 			s.opts.Events.Peer(p)
@@ -413,7 +426,7 @@ func (s *session) admitPeers(ctx context.Context) error {
 		return nil
 	}
 	s.edit.Lock()
-	err := s.rec.admit(ctx, *d.config)
+	err := s.rec.admit(ctx, s.admissible(*d.config))
 	s.edit.Unlock()
 	s.admit.Reset(admitInterval)
 	if err != nil && !isLost(err) && ctx.Err() == nil {

@@ -97,7 +97,7 @@ func (r *reconciler) takeDown(ctx context.Context, cur, want *api.Peer, wanted b
 	established := state.GetSessionState() == api.PeerState_ESTABLISHED
 	switch {
 	case !wanted:
-		return r.deletePeer(ctx, nameOf(cur))
+		return r.deletePeer(ctx, a, nameOf(cur))
 	case down:
 		return nil
 	case established && hardResets(cur) && !shaped:
@@ -151,7 +151,7 @@ func (r *reconciler) revive(ctx context.Context, have map[netip.Addr]*api.Peer) 
 		if p.GetState().GetAdminState() != api.PeerState_DOWN {
 			continue
 		}
-		if err := r.deletePeer(ctx, nameOf(p)); err != nil {
+		if err := r.deletePeer(ctx, a, nameOf(p)); err != nil {
 			return err
 		}
 		delete(have, a)

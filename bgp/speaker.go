@@ -12,6 +12,8 @@ import (
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
+
+	"github.com/hostfabric/hostfabric/bgp/internal/blame"
 )
 
 // ErrDisconnected says that the speaker process is not there. What was asked for is recorded and applied when it is.
@@ -25,6 +27,9 @@ type Options struct {
 	// WarmRestart says, for a fresh speaker found before this Speaker configured any, whether our routes may still be
 	// in the peers' tables. nil: no. A speaker that replaces one we configured is always a warm restart.
 	WarmRestart func() bool
+	// BlameFile keeps which peers' messages crashed the speaker, so that one held down stays so over a restart of the
+	// agent. "": it is forgotten then.
+	BlameFile string
 	// InitialDeadline bounds the wait for the peers' End-of-RIB before stale routes are withdrawn; 0: 10 s.
 	InitialDeadline time.Duration
 }
@@ -42,14 +47,16 @@ type Speaker struct {
 	client  api.GobgpApiClient // nil while not connected
 	silent  error              // the last query had no answer in time
 	silence time.Time          // when that was
+	blame   blame.Record       // who is held down
 
 	guard *guard
 	edit  sync.Mutex // held while peers of the speaker are added and deleted
 
 	// Owned by Run.
 	view       *view
-	refusals   *refusals // shared, has its own lock
-	configured bool      // a speaker was configured by us: the next fresh one is a warm restart
+	refusals   *refusals    // shared, has its own lock
+	configured bool         // a speaker was configured by us: the next fresh one is a warm restart
+	given      []netip.Addr // the peers of the last speaker
 }
 
 // desired is the state the speaker is to be brought to.
@@ -75,10 +82,13 @@ func New(opts Options) *Speaker {
 	if opts.InitialDeadline == 0 {
 		opts.InitialDeadline = DefaultInitialDeadline
 	}
-	return &Speaker{
+	s := &Speaker{
 		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(), refusals: newRefusals(),
 		status: Status{Since: time.Now(), Err: ErrDisconnected},
 	}
+	s.loadBlame()
+	s.status.Crashes = s.blame.Crashes
+	return s
 }
 
 // Reconnection starts quickly, for a speaker that is being restarted, and then slows down.
@@ -293,6 +303,7 @@ func (s *Speaker) Peers(ctx context.Context) ([]PeerStatus, error) {
 			s.guard.fill(out)
 			s.view.tallies.recount(ctx, c, out)
 			s.refusals.fill(out)
+			s.markHeld(out)
 		}
 		return err
 	})

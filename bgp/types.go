@@ -208,6 +208,7 @@ const (
 	StateEstablished = "Established"
 	StateAdminDown   = "Idle (Admin)" // by Config.Shutdown
 	StatePrefixLimit = "Idle (PfxCt)" // shut because the peer announced more than MaxPrefixes
+	StateHeld        = "Held"         // not given to the speaker for a while: its messages crashed it
 )
 
 // PeerStatus is a neighbor as the speaker sees it.
@@ -257,5 +258,6 @@ type Status struct {
 	PID       int
 	Since     time.Time // of the current Connected value
 	Synced    bool      // the speaker has the whole desired state and the routes delivered are complete
+	Crashes   uint64    // of speaker processes, by a panic or a fatal error, since the host booted
 	Err       error     // why it is not connected, what it last refused, or that it does not answer; nil when all is well
 }

@@ -25,10 +25,10 @@ type Options struct {
 }
 
 // Backoff between starts: the first restart is at once, since forwarding state waits for it; a companion that keeps
-// dying is started ever more slowly.
+// dying is started ever more slowly, but in much less than the time for which BGP peers keep our routes.
 const (
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = 30 * time.Second
+	maxBackoff = 5 * time.Second
 	stableFor  = 30 * time.Second // a companion that lived this long starts with a clean record
 	startWait  = 15 * time.Second // for its socket to answer
 	pollEvery  = 20 * time.Millisecond

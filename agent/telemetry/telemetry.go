@@ -110,6 +110,7 @@ var (
 	routesDesc      = desc("routes", "Routes by state.", "state")
 	refusedDesc     = desc("bgp_refused_prefixes", "Prefixes that the peer announces and that are kept out.", "peer", "family", "reason")
 	ownSpaceDesc    = desc("bgp_own_space_alarm", "1 while the peer announces addresses of this host: somebody else uses them.", "peer")
+	crashesDesc     = desc("speaker_crashes_total", "Speaker processes that ended with a panic or a fatal error.")
 	speakerDesc     = desc("speaker_connected", "1 while the speaker process is connected.")
 	announcingDesc  = desc("announcing", "1 while the blocks are announced; 0 while the host is unwell or drained, which the status command explains.")
 	drainedDesc     = desc("drained", "1 while the host is drained, or on the way there or back.")
@@ -119,7 +120,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
-		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, announcingDesc, drainedDesc, problemsDesc} {
+		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, crashesDesc, announcingDesc, drainedDesc, problemsDesc} {
 		ch <- d
 	}
 }
@@ -147,6 +148,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(announcingDesc, boolean(s.Announcing))
 	gauge(drainedDesc, boolean(s.Drain.Stage != agent.Serving))
 	gauge(problemsDesc, float64(len(s.Problems)))
+	counter(crashesDesc, s.Speaker.Crashes)
 	n := c.src.Counters()
 	counter(operationsDesc, n.Attached, "attach", "ok")
 	counter(operationsDesc, n.AttachFailed, "attach", "error")

@@ -31,7 +31,7 @@ type source struct{ problems []string }
 func (s source) Status(context.Context) agent.Status {
 	return agent.Status{
 		Announcing: true,
-		Problems:   s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, RoutesRefused: 2, Speaker: bgp.Status{Connected: true},
+		Problems:   s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, RoutesRefused: 2, Speaker: bgp.Status{Connected: true, Crashes: 3},
 		Announced: []netip.Prefix{netip.MustParsePrefix("10.64.0.0/26")},
 		Peers: []bgp.PeerStatus{
 			{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished, Received: bgp.MessageCount{Update: 7},
@@ -90,6 +90,7 @@ func TestMetrics(t *testing.T) {
 		`hostfabric_bgp_own_space_alarm{peer="172.31.0.2"} 0`,
 		`hostfabric_announced_prefixes 1`,
 		`hostfabric_speaker_connected 1`,
+		`hostfabric_speaker_crashes_total 3`,
 		`hostfabric_problems 0`,
 		`hostfabric_announcing 1`,
 		`hostfabric_drained 0`,

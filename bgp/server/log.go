@@ -74,6 +74,7 @@ func (l *logger) Info(msg string, fields log.Fields) {
 
 func (l *logger) Debug(msg string, fields log.Fields) {
 	l.downs.observe(msg, fields)
+	labelPeer(msg, fields)
 	l.write(slog.LevelDebug, msg, fields)
 }
 

@@ -47,6 +47,9 @@ func Run(ctx context.Context, opts Options) error {
 		return fmt.Errorf("speaker: %w", err)
 	}
 	defer release()
+	if err := dir.reportCrashes(); err != nil {
+		return fmt.Errorf("speaker: %w", err)
+	}
 
 	downs := newDownLog()
 	fatal := make(chan error, 1)

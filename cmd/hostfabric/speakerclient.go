@@ -32,7 +32,10 @@ func newSpeaker(cfg *config.Config, learner *agent.Learner, routers *unnumbered.
 	}
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
 	events.Status = func(s bgp.Status) { marker.set(s, log) }
-	return bgp.New(bgp.Options{Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm})
+	return bgp.New(bgp.Options{
+		Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm,
+		BlameFile: filepath.Join(cfg.RunDir, "blame.json"),
+	})
 }
 
 // speakerConfig is the BGP state this host wants, with the uplinks and the routers found on them as they are now. own are its

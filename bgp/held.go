@@ -1,0 +1,118 @@
+package bgp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hostfabric/hostfabric/bgp/internal/blame"
+	"github.com/hostfabric/hostfabric/bgp/internal/meta"
+)
+
+// blameFor takes one crash of the speaker. given are the peers it had; none: not known.
+func (s *Speaker) blameFor(c meta.Crash, given []netip.Addr) {
+	now := time.Now()
+	s.mu.Lock()
+	configured := addresses(s.want.config)
+	culprit := match(c.Peer, configured)
+	switch {
+	case culprit.IsValid():
+		s.blame.Named(now, culprit)
+	case c.Peer.IsValid(): // no longer configured, or not told from its twin on another link
+		s.blame.Named(now, c.Peer)
+	default:
+		if len(given) == 0 {
+			held := s.blame.Held(now, configured)
+			given = slices.DeleteFunc(configured, func(a netip.Addr) bool { _, ok := held[a]; return ok })
+		}
+		s.blame.Unnamed(now, given)
+	}
+	s.status.Crashes = s.blame.Crashes
+	held := s.blame.Held(now, addresses(s.want.config))
+	s.mu.Unlock()
+	s.log.Error("the speaker process crashed", "reason", c.Reason, "peer", culprit, "peers_at_the_time", given, "crashes", s.Status().Crashes)
+	for a, h := range held {
+		s.log.Error("peer held down", "peer", a, "until", h.Until.Format(time.DateTime), "why", heldReason(h))
+	}
+	if err := s.saveBlame(); err != nil {
+		s.log.Warn("peers held down will be tried again when the agent restarts", "error", err)
+	}
+}
+
+func addresses(c *Config) []netip.Addr {
+	if c == nil {
+		return nil
+	}
+	out := make([]netip.Addr, len(c.Peers))
+	for i, p := range c.Peers {
+		out[i] = p.Address
+	}
+	return out
+}
+
+// match finds a peer that GoBGP names with or without its zone; zero if there is none, or not exactly one.
+func match(a netip.Addr, configured []netip.Addr) netip.Addr {
+	if slices.Contains(configured, a) {
+		return a
+	}
+	var found netip.Addr
+	for _, c := range configured {
+		if a.IsValid() && c.WithZone("") == a.WithZone("") {
+			if found.IsValid() {
+				return netip.Addr{}
+			}
+			found = c
+		}
+	}
+	return found
+}
+
+// admissible is the configuration without the peers that are held down, the least suspicious first. It has the session look
+// again when the next of them may return.
+func (s *session) admissible(c Config) Config {
+	now := time.Now()
+	s.mu.Lock()
+	order := addresses(&c)
+	held := s.blame.Held(now, order)
+	s.blame.Sort(order)
+	s.mu.Unlock()
+	s.release.Stop()
+	var next time.Time
+	for _, h := range held {
+		if next.IsZero() || h.Until.Before(next) {
+			next = h.Until
+		}
+	}
+	if !next.IsZero() {
+		s.release.Reset(next.Sub(now))
+	}
+	peers := slices.DeleteFunc(slices.Clone(c.Peers), func(p Peer) bool { _, ok := held[p.Address]; return ok })
+	slices.SortStableFunc(peers, func(a, b Peer) int { return slices.Index(order, a.Address) - slices.Index(order, b.Address) })
+	c.Peers = peers
+	return c
+}
+
+// markHeld says which peers are held down, and why.
+func (s *Speaker) markHeld(list []PeerStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := s.blame.Held(time.Now(), addresses(s.want.config))
+	for i := range list {
+		if h, ok := held[list[i].Address]; ok {
+			list[i].State, list[i].LastDown, list[i].LastDownAt = StateHeld, heldReason(h), s.blame.Last
+		}
+	}
+}
+
+func heldReason(h blame.Hold) string {
+	until := h.Until.Format(time.TimeOnly)
+	times := fmt.Sprintf("%d times", h.Deaths)
+	if h.Deaths == 1 {
+		times = "once"
+	}
+	if h.Suspects > 0 {
+		return fmt.Sprintf("held down until %s to find out which of %d peers it is: the speaker process died %s on the messages of one", until, h.Suspects, times)
+	}
+	return fmt.Sprintf("held down until %s after the speaker process died %s on its messages", until, times)
+}

@@ -1,0 +1,146 @@
+package blame
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+var epoch = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func peers(n int) []netip.Addr {
+	var out []netip.Addr
+	for i := range n {
+		out = append(out, netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}))
+	}
+	return out
+}
+
+func TestNamedPeerIsHeldEverLonger(t *testing.T) {
+	var r Record
+	all := peers(2)
+	now := epoch
+	for i, want := range []time.Duration{10, 20, 40, 80, 160, 320, 600, 600, 600, 600} {
+		r.Named(now, all[0])
+		held := r.Held(now, all)
+		h, ok := held[all[0]]
+		if len(held) != 1 || !ok || h.Until.Sub(now) != want*time.Second || h.Deaths != i+1 || h.Suspects != 0 {
+			t.Fatalf("after %d deaths held %+v, want for %d s", i+1, held, want)
+		}
+		if held := r.Held(h.Until, all); len(held) != 0 {
+			t.Fatalf("still held at the end: %+v", held)
+		}
+		now = h.Until.Add(time.Second)
+	}
+	if r.Crashes != 10 {
+		t.Errorf("%d crashes", r.Crashes)
+	}
+	order := slices.Clone(all)
+	if r.Sort(order); order[0] != all[1] {
+		t.Error("the culprit comes first")
+	}
+	now = now.Add(Forgive + MaxHold)
+	r.Named(now, all[0])
+	if h := r.Held(now, all)[all[0]]; h.Until.Sub(now) != MinHold || h.Deaths != 1 {
+		t.Errorf("after a long quiet time held %+v", h)
+	}
+}
+
+func TestHostIsNotLeftAlone(t *testing.T) {
+	var r Record
+	all := peers(2)
+	r.Named(epoch, all[0])
+	r.Named(epoch, all[0])
+	r.Named(epoch, all[1])
+	if held := r.Held(epoch, all); len(held) != 2 || held[all[1]].Until.Sub(epoch) != LastHold || held[all[0]].Until.Sub(epoch) != 2*MinHold {
+		t.Errorf("held %+v", held)
+	}
+	if held := r.Held(epoch.Add(LastHold), all); len(held) != 1 || held[all[0]].Deaths != 2 {
+		t.Errorf("then held %+v", held)
+	}
+	one := all[:1]
+	if held := r.Held(epoch, one); held[all[0]].Until.Sub(epoch) != LastHold {
+		t.Errorf("the only peer is held %+v", held)
+	}
+	if held := r.Held(epoch, nil); len(held) != 0 {
+		t.Errorf("held %+v of none", held)
+	}
+}
+
+func TestOneUnnamedCrashHoldsNobody(t *testing.T) {
+	var r Record
+	all := peers(3)
+	r.Unnamed(epoch, all)
+	if held := r.Held(epoch, all); len(held) > 0 {
+		t.Errorf("held %+v", held)
+	}
+	r.Unnamed(epoch.Add(2*window), all) // too late to belong to it
+	if held := r.Held(epoch.Add(2*window), all); len(held) > 0 {
+		t.Errorf("held %+v", held)
+	}
+	r.Unnamed(epoch, nil)
+	if held := r.Held(epoch, all); len(held) > 0 {
+		t.Errorf("held %+v", held)
+	}
+}
+
+func TestCrashWithOnePeerIsItsOwn(t *testing.T) {
+	var r Record
+	all := peers(2)
+	r.Unnamed(epoch, all[1:])
+	if held := r.Held(epoch, all); len(held) != 1 || held[all[1]].Suspects != 0 || held[all[1]].Deaths != 1 {
+		t.Errorf("held %+v", held)
+	}
+}
+
+// TestElimination plays an attacker among n peers whose crashes name nobody: it kills the speaker every so often while it is
+// not held down. It is found, nobody else is ever convicted, and of the others at most one is held at a time.
+func TestElimination(t *testing.T) {
+	for _, n := range []int{2, 3, 8, 16} {
+		for _, every := range []time.Duration{time.Second, 15 * time.Second, 3 * time.Minute} {
+			t.Run(fmt.Sprintf("%d peers, every %s", n, every), func(t *testing.T) {
+				for _, bad := range peers(n) {
+					eliminate(t, n, bad, every)
+				}
+			})
+		}
+	}
+}
+
+func eliminate(t *testing.T, n int, bad netip.Addr, every time.Duration) {
+	var r Record
+	all := peers(n)
+	since := epoch // when the attacker was last let in, or struck
+	end := epoch.Add(24 * time.Hour)
+	for now := epoch; now.Before(end); now = now.Add(time.Second) {
+		held := r.Held(now, all)
+		if len(held) > 1 {
+			t.Fatalf("at %s held at a time: %v", now.Sub(epoch), slices.Collect(maps.Keys(held)))
+		}
+		if _, ok := held[bad]; ok {
+			since = now
+			continue
+		}
+		if now.Sub(since) < every {
+			continue
+		}
+		present := slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { _, ok := held[a]; return ok })
+		r.Unnamed(now, present)
+		since = now
+		for a, p := range r.Peers {
+			if a != bad && p.Level > 0 {
+				t.Fatalf("after %d crashes %s is convicted, the attacker is %s", r.Crashes, a, bad)
+			}
+		}
+		if r.Peers[bad] != nil && r.Peers[bad].Level > 0 {
+			if limit := uint64(2*n + 8); r.Crashes > limit {
+				t.Errorf("found after %d crashes, more than %d", r.Crashes, limit)
+			}
+			return
+		}
+	}
+	t.Errorf("%s not found among %d in a day, %d crashes", bad, n, r.Crashes)
+}
