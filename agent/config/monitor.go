@@ -40,8 +40,8 @@ var stationFields = []field[BMPStation]{
 
 // parseStation accepts an address with or without a port.
 func parseStation(text string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(text); err == nil {
-		a, err = parseAddr(text)
+	if _, err := netip.ParseAddr(text); err == nil {
+		a, err := parseAddr(text)
 		return netip.AddrPortFrom(a, defaultBMPPort), err
 	}
 	p, err := netip.ParseAddrPort(text)

@@ -28,9 +28,10 @@ func TestMain(m *testing.M) {
 
 // rig is a rack of two hosts that are cabled to their routers without addresses.
 type rig struct {
-	lab    *fabric.Lab
-	hosts  *workload.Hosts
-	victim fabric.Host
+	lab        *fabric.Lab
+	hosts      *workload.Hosts
+	containers []workload.Container
+	victim     fabric.Host
 }
 
 func newRig(t *testing.T, kind tor.Kind) *rig {
@@ -126,6 +127,7 @@ func TestUnnumbered(t *testing.T) {
 				}
 			}
 			r.traffic(t)
+			r.restarts(t)
 			r.coldStart(t)
 			r.routerRestarts(t)
 			r.routerReplaced(t)
@@ -141,12 +143,12 @@ func (r *rig) traffic(t *testing.T) {
 	if err := r.hosts.AwaitRoutes(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	containers, err := r.hosts.AttachAll(ctx, nil)
-	if err != nil {
+	var err error
+	if r.containers, err = r.hosts.AttachAll(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	var all []probe.Endpoint
-	for _, c := range containers {
+	for _, c := range r.containers {
 		all = append(all, c.Endpoints...)
 	}
 	report, err := probe.Ping(ctx, probe.AllToAll(all, func(e probe.Endpoint) string { return e.Name }), probe.PingOptions{})
@@ -159,22 +161,90 @@ func (r *rig) traffic(t *testing.T) {
 	t.Logf("%d pings, median %s", report.Sent, report.Median)
 }
 
+// restarts kills the speaker, and agent and speaker together, under traffic of both families: nothing is lost, for the
+// new ones find the routers before they have forgotten us.
+func (r *rig) restarts(t *testing.T) {
+	t.Helper()
+	for what, both := range map[string]bool{"speaker": false, "agent and speaker": true} {
+		a, b := r.containers[0].Endpoints, r.containers[1].Endpoints
+		var pairs []probe.Pair
+		for i := range a {
+			pairs = append(pairs, probe.Pair{From: a[i], To: b[i]}, probe.Pair{From: b[i], To: a[i]})
+		}
+		stream, err := probe.StartStream(t.Context(), pairs, probe.StreamOptions{Rate: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		speaker := r.speaker(t)
+		if both {
+			r.kill(t, r.agent(t))
+		}
+		r.kill(t, speaker)
+		if both {
+			within(t, 5*time.Second, "agent gone", func() bool { return r.peers(t) == nil })
+			if err := r.lab.StartAgent(r.victim.Name, programs.agent); err != nil {
+				t.Fatal(err)
+			}
+		}
+		took := within(t, 30*time.Second, "sessions up", func() bool {
+			pid, err := supervisor.ListenerPID(r.speakerSocket())
+			return err == nil && pid != speaker && r.allUp(t)() && r.settled(t)
+		})
+		var sent, lost uint64
+		for _, s := range stream.Stop() {
+			sent, lost = sent+s.Sent, lost+s.Lost
+		}
+		t.Logf("%s killed: sessions up and settled after %s, %d of %d packets lost", what, took, lost, sent)
+		if lost > 0 || sent == 0 {
+			t.Errorf("%s killed: %d of %d packets lost", what, lost, sent)
+		}
+	}
+}
+
+// settled reports whether the victim announces to both its routers and has routes from them.
+func (r *rig) settled(t *testing.T) bool {
+	for _, p := range r.peers(t) {
+		if p.GetPrefixesAdvertised() == 0 || p.GetPrefixesAccepted() == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *rig) speakerSocket() string {
+	return r.lab.Plan.SocketPath(r.victim.Name, "speaker/gobgp.sock")
+}
+
+func (r *rig) speaker(t *testing.T) int {
+	t.Helper()
+	pid, err := supervisor.ListenerPID(r.speakerSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func (r *rig) agent(t *testing.T) int {
+	t.Helper()
+	pid, err := r.lab.AgentPID(r.victim.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func (r *rig) kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // coldStart starts agent and speaker on a host whose routers wait.
 func (r *rig) coldStart(t *testing.T) {
 	t.Helper()
-	agent, err := r.lab.AgentPID(r.victim.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	speaker, err := supervisor.ListenerPID(r.lab.Plan.SocketPath(r.victim.Name, "speaker/gobgp.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range []int{agent, speaker} {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r.kill(t, r.agent(t))
+	r.kill(t, r.speaker(t))
 	within(t, 5*time.Second, "agent gone", func() bool { return r.peers(t) == nil })
 	// Not a restart: that takes its time on purpose, see bgp.
 	if err := os.Remove(r.lab.Plan.SocketPath(r.victim.Name, "announced")); err != nil {
