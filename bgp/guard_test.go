@@ -1,122 +1,120 @@
 package bgp
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"testing"
-
-	api "github.com/osrg/gobgp/v3/api"
+	"time"
 )
 
-// An external peer may name itself, or another router of the subnet both share: nothing else, and never us.
-func TestNextHopsOffTheLink(t *testing.T) {
-	ip, pfx := netip.MustParseAddr, netip.MustParsePrefix
-	var log bytes.Buffer
-	v := newView(slog.New(slog.NewTextHandler(&log, nil)))
+func TestGuard(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	g := newGuard()
+	g.now = func() time.Time { return now }
+	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	due := func() string {
+		list, next := g.due()
+		return fmt.Sprint(list, next)
+	}
+	wait := func(d time.Duration, first time.Duration, want string) {
+		t.Helper()
+		now = now.Add(d)
+		if !g.shut(a, "", first) || g.shut(a, "", first) {
+			t.Error("told twice, or not at all")
+		}
+		if got := due(); got != want {
+			t.Errorf("due %s, want %s", got, want)
+		}
+	}
+	start := func(after time.Duration) {
+		t.Helper()
+		now = now.Add(after)
+		if got := due(); got != "[10.0.0.1] 0s" {
+			t.Errorf("after %s: due %s", after, got)
+		}
+		g.started(a)
+		if got := due(); got != "[] 0s" {
+			t.Errorf("once started: due %s", got)
+		}
+	}
+	wait(0, 20*time.Minute, "[] 20m0s")
+	start(20 * time.Minute)
+	wait(5*time.Second, 20*time.Minute, "[] 40m0s") // again, and soon
+	start(40 * time.Minute)
+	wait(79*time.Minute, 20*time.Minute, "[] 1h0m0s") // no longer than an hour
+	start(time.Hour)
+	wait(121*time.Minute, 20*time.Minute, "[] 20m0s") // it was well for long enough
+	start(20 * time.Minute)
+	wait(time.Hour, 0, "[] 0s") // until an operator
+
+	list := []PeerStatus{{Address: a, State: StatePrefixLimit, LastDown: "too many"}, {Address: b, State: StateActive, LastDown: "refused"}}
+	g.fill(list)
+	if list[0].LastDown != "too many; stays down until it is reset" || !list[0].Restart.IsZero() || list[1].LastDown != "refused" {
+		t.Errorf("%+v", list)
+	}
+	g.started(a)
+	wait(0, 90*time.Minute, "[] 1h30m0s") // a longer first wait is kept to
+	list = []PeerStatus{{Address: a, State: StatePrefixLimit, LastDown: "too many"}}
+	now = now.Add(time.Minute)
+	g.fill(list)
+	if list[0].LastDown != "too many; tried again in 1h29m0s" || !list[0].Restart.Equal(now.Add(89*time.Minute)) {
+		t.Errorf("%+v", list)
+	}
+
+	// Losses are counted, hastened only once in a while, and forgotten with the peer.
+	if !g.flapped(b) || g.flapped(b) {
+		t.Error("hastened at once again, or never")
+	}
+	now = now.Add(hasteInterval)
+	if !g.flapped(b) {
+		t.Error("not hastened after a while")
+	}
+	list = []PeerStatus{{Address: b, Flaps: 1}}
+	if g.fill(list); list[0].Flaps != 3 {
+		t.Errorf("%d flaps", list[0].Flaps)
+	}
+	g.keep(nil)
+	if len(g.rests)+len(g.lost)+len(g.flaps) != 0 {
+		t.Error("a peer that is gone is remembered")
+	}
+}
+
+func TestSplit(t *testing.T) {
+	peer := func(a, pending string) Peer { return Peer{Address: netip.MustParseAddr(a), Pending: pending} }
 	c := Config{Peers: []Peer{
-		{Address: ip("10.0.1.1"), Subnets: []netip.Prefix{pfx("10.0.1.5/28"), pfx("2001:db8:1::5/64")}},
-		{Address: ip("10.0.2.1")},
-		{Address: ip("10.9.9.9"), Subnets: []netip.Prefix{pfx("10.9.9.9/32")}},
-		{Address: ip("fe80::a%eth0"), Subnets: []netip.Prefix{pfx("2001:db8:2::5/64"), pfx("fe80::5/64")}},
+		peer("10.0.0.1", ""), peer("fe80::%eth2", "no router heard on eth2"), peer("fe80::1%eth0", ""), peer("fe80::1%eth1", ""), peer("fe80::2%eth3", ""),
 	}}
-	v.configure(c)
-	for _, tc := range []struct{ prefix, hop, from, problem string }{
-		{"10.1.0.0/24", "10.0.1.1", "10.0.1.1", ""},
-		{"10.1.0.0/24", "10.0.1.9", "10.0.1.1", ""},
-		{"10.1.0.0/24", "10.0.1.5", "10.0.1.1", "the next hop 10.0.1.5 is this host's own address"},
-		{"10.1.0.0/24", "10.0.1.16", "10.0.1.1", "the next hop 10.0.1.16 is not on the link to the peer"},
-		{"10.1.0.0/24", "10.0.2.1", "10.0.1.1", "the next hop 10.0.2.1 is not on the link to the peer"},
-		{"10.1.0.0/24", "127.0.0.1", "10.0.1.1", "the next hop 127.0.0.1 is not on the link to the peer"},
-		{"2001:db8:f::/48", "2001:db8:1::1", "10.0.1.1", ""},
-		{"2001:db8:f::/48", "2001:db8:1::5", "10.0.1.1", "the next hop 2001:db8:1::5 is this host's own address"},
-		{"2001:db8:f::/48", "2001:db8:2::1", "10.0.1.1", "the next hop 2001:db8:2::1 is not on the link to the peer"},
-		{"10.1.0.0/24", "192.0.2.77", "10.0.2.1", ""}, // unchecked
-		{"10.1.0.0/24", "10.9.9.9", "10.9.9.9", ""},   // its own, although that is all it may name
-		{"10.1.0.0/24", "10.9.9.8", "10.9.9.9", "the next hop 10.9.9.8 is not on the link to the peer"},
-		{"2001:db8:f::/48", "2001:db8:2::1", "fe80::a", ""},
-		{"2001:db8:f::/48", "fe80::a", "fe80::a", ""},
-		{"2001:db8:f::/48", "fe80::b", "fe80::a", "a link-local next hop that is not exactly one peer's address"},
+	found, waiting := c.split()
+	var got []string
+	for _, p := range found {
+		got = append(got, p.Address.String())
+	}
+	for _, p := range waiting {
+		got = append(got, p.Address.String()+": "+p.Pending)
+	}
+	want := "[10.0.0.1 fe80::1%eth0 fe80::2%eth3 fe80::%eth2: no router heard on eth2 fe80::1%eth1: the router on eth0 has the same link-local address]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestLinkLocalNames: GoBGP knows a peer that we dial without its zone, and one that dials us with it.
+func TestLinkLocalNames(t *testing.T) {
+	for _, tt := range []struct {
+		peer         Peer
+		name, device string
+	}{
+		{Peer{Address: netip.MustParseAddr("fe80::1%eth0")}, "fe80::1", "eth0"},
+		{Peer{Address: netip.MustParseAddr("fe80::1%eth0"), Passive: true}, "fe80::1%eth0", ""},
+		{Peer{Address: netip.MustParseAddr("fd00::1"), Interface: "eth0"}, "fd00::1", "eth0"},
 	} {
-		_, problem := v.hop(pfx(tc.prefix), legOf(learned(tc.prefix, tc.hop, tc.from)))
-		if problem != tc.problem {
-			t.Errorf("%s via %s from %s: %q, want %q", tc.prefix, tc.hop, tc.from, problem, tc.problem)
+		n := neighborOf(tt.peer, Config{ASN: 65001}, false)
+		back, ok := peerAddr(n)
+		if n.Conf.NeighborAddress != tt.name || n.Transport.BindInterface != tt.device || !ok || back != tt.peer.Address {
+			t.Errorf("%s passive=%t: name %s, device %q, back as %s", tt.peer.Address, tt.peer.Passive, n.Conf.NeighborAddress, n.Transport.BindInterface, back)
 		}
 	}
-}
-
-// What is told of does not grow with what a peer announces, and is over when the peer withdraws it.
-func TestUnusableNextHopsAreSampled(t *testing.T) {
-	v := newView(slog.New(slog.DiscardHandler))
-	peer := netip.MustParseAddr("10.0.1.1")
-	v.configure(Config{Peers: []Peer{{Address: peer, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/31")}}}})
-	var paths []*api.Path
-	for i := range 100 {
-		paths = append(paths, learned(fmt.Sprintf("10.1.%d.0/24", i), "192.0.2.1", "10.0.1.1"))
-	}
-	v.apply(paths)
-	list := []PeerStatus{{Address: peer, Families: []FamilyStatus{{Family: IPv4}}}}
-	v.tallies.fill(list)
-	if f := list[0].Families[0]; f.Unusable != 100 || len(list[0].Refused) != maxRefusals || list[0].Refused[0].Reason != NextHop {
-		t.Errorf("%d unusable, %d told of", f.Unusable, len(list[0].Refused))
-	}
-	for _, p := range paths {
-		p.IsWithdraw = true
-	}
-	v.apply(paths)
-	list[0].Refused = nil
-	v.tallies.fill(list)
-	if f := list[0].Families[0]; f.Unusable != 0 || len(list[0].Refused) != 0 || len(v.elsewhere) != 0 {
-		t.Errorf("%d unusable, %d told of, %d kept", f.Unusable, len(list[0].Refused), len(v.elsewhere))
-	}
-}
-
-func TestRefuses(t *testing.T) {
-	p := HostPolicy{
-		Import:   []ImportRule{{Prefix: netip.MustParsePrefix("0.0.0.0/0")}, {Prefix: netip.MustParsePrefix("10.64.0.0/12"), MaxLength: 32}},
-		OwnSpace: prefixList("10.64.1.0/26", "10.64.1.64/27", "fd64:0:1::/64"),
-	}
-	for prefix, want := range map[string]string{
-		"0.0.0.0/0":      " invalid Prefix",
-		"::/0":           "not_listed invalid Prefix",
-		"10.64.2.0/26":   " invalid Prefix",
-		"10.64.1.0/26":   "own_space 10.64.1.0/26",
-		"10.64.1.63/32":  "own_space 10.64.1.0/26",
-		"10.64.1.64/26":  "own_space 10.64.1.64/27",
-		"10.64.1.0/24":   "own_space 10.64.1.64/27", // the longest that is covered
-		"10.64.1.128/26": " invalid Prefix",
-		"0.0.0.0/1":      "own_space 10.64.1.64/27",
-		"192.0.2.0/24":   "not_listed invalid Prefix",
-		"fd64::/16":      "own_space fd64:0:1::/64",
-	} {
-		reason, own := p.refuses(netip.MustParsePrefix(prefix))
-		if got := fmt.Sprintf("%s %v", reason, own); got != want {
-			t.Errorf("%s: %q, want %q", prefix, got, want)
-		}
-	}
-}
-
-func TestSampleKeepsTheFirst(t *testing.T) {
-	for range 50 {
-		var s sample
-		var want []string
-		for i := range 40 {
-			want = append(want, fmt.Sprintf("10.0.%d.0/24", i))
-		}
-		for _, i := range rand.Perm(40) {
-			for range 2 {
-				s = s.add(Refusal{Prefix: netip.MustParsePrefix(want[i])})
-			}
-		}
-		var got []string
-		for _, r := range s {
-			got = append(got, r.Prefix.String())
-		}
-		if strings.Join(got, " ") != strings.Join(want[:maxRefusals], " ") {
-			t.Fatalf("kept %v", got)
-		}
+	if name := nameOf(neighborOf(Peer{Address: netip.MustParseAddr("10.0.0.1")}, Config{}, false)); name != "10.0.0.1" {
+		t.Errorf("name %s", name)
 	}
 }

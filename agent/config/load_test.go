@@ -104,12 +104,12 @@ peers:
     name: tor1
     password_file: tor.key
     ttl_security: true
-    passive: true
     local_address: fe80::2%tor1
     max_prefixes: 100
   - interface: eth0
     asn: external
     local_as: 65000.1
+    passive: true
     timers: {hold: 60s, connect_retry: 5s}
     send_communities: large
     max_prefixes_restart: never
@@ -164,11 +164,11 @@ log: {level: debug, format: json}
 		RouterID: addr("10.255.0.1"),
 		Host:     "r1h1",
 		Peers: []Peer{{
-			Address: addr("fe80::1%tor1"), ASN: 65001, Name: "tor1", Password: "s3cret", TTLSecurity: true, Passive: true,
+			Address: addr("fe80::1%tor1"), ASN: 65001, Name: "tor1", Password: "s3cret", TTLSecurity: true,
 			LocalAddress: addr("fe80::2%tor1"), MaxPrefixes: 100, MaxPrefixesRestart: 5 * time.Minute, SendCommunities: CommunitiesAll,
 			Timers: Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
 		}, {
-			Interface: "eth0", LocalAS: 4259840001, Name: "eth0", MaxPrefixes: 20000, SendCommunities: CommunitiesLarge,
+			Interface: "eth0", LocalAS: 4259840001, Name: "eth0", Passive: true, MaxPrefixes: 20000, SendCommunities: CommunitiesLarge,
 			Timers: Timers{20 * time.Second, time.Minute, 5 * time.Second},
 		}},
 		Source: SourceStatic,

@@ -162,6 +162,7 @@ func (d *draft) checkPeers(r *report) {
 	for _, p := range d.peers {
 		d.checkPeerTimers(p, r)
 		d.checkPeerAS(p, r)
+		checkPeerPassword(p, r)
 		if link := p.value.Interface; link != "" {
 			if first, twice := links[link]; twice {
 				r.add(p.path+".interface", fmt.Sprintf("%s is also the interface of %s", link, first), "one session with the router there")
@@ -210,6 +211,14 @@ func (d *draft) checkPeerTimers(p located[peerDraft], r *report) {
 	}
 	if t := p.value.timers(d.Timers); t.Keepalive >= t.Hold {
 		r.add(keepalive, fmt.Sprintf("%s is not less than the hold time, %s", short(t.Keepalive), short(t.Hold)), "a third of it is usual")
+	}
+}
+
+// checkPeerPassword refuses what the speaker cannot do: it would accept any connection.
+func checkPeerPassword(p located[peerDraft], r *report) {
+	linkLocal := p.value.Interface != "" || p.value.Address.Zone() != ""
+	if p.value.passwordFile != "" && p.value.Passive && linkLocal {
+		r.add(p.path+".passive", "a password over link-local addresses needs a session that is opened from here", "false, and the router passive")
 	}
 }
 

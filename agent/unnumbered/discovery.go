@@ -19,6 +19,8 @@ const (
 	probeInterval = 300 * time.Millisecond
 	// recheck is how often several routers on one link are asked whether they are still there.
 	recheck = 5 * time.Second
+	// maxRouters bounds what is remembered of a link: anybody on it can send from any address.
+	maxRouters = 8
 )
 
 // sign is what a router was heard by.
@@ -56,6 +58,9 @@ func (d *discovery) begin(now time.Time) { d.began = now }
 func (d *discovery) heard(a netip.Addr, by sign, now time.Time) {
 	r := d.routers[a]
 	if r == nil {
+		if len(d.routers) == maxRouters {
+			return
+		}
 		r = &router{since: now}
 		d.routers[a] = r
 	}

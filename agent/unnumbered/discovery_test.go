@@ -169,3 +169,34 @@ func TestDiscovery(t *testing.T) {
 		})
 	}
 }
+
+func TestDiscoveryIsBounded(t *testing.T) {
+	d := newDiscovery("eth0")
+	now := time.Unix(1_000_000, 0)
+	d.begin(now)
+	d.heard(address("a"), advertisement, now)
+	for range 2 {
+		now = now.Add(time.Second)
+		d.step(now)
+	}
+	for i := range 1000 {
+		d.heard(address(fmt.Sprintf("b:%x", i)), advertisement, now)
+		d.heard(address("a"), answer, now)
+	}
+	if len(d.routers) > maxRouters {
+		t.Errorf("%d routers remembered", len(d.routers))
+	}
+	// They answer no probe: the router that does stays.
+	for range 100 {
+		now = now.Add(probeInterval)
+		probe, _ := d.step(now)
+		for _, a := range probe {
+			if a == address("a") {
+				d.heard(a, answer, now)
+			}
+		}
+	}
+	if a, problem := d.result(now); a != address("a") || problem != "" {
+		t.Errorf("%s, %q", a, problem)
+	}
+}

@@ -83,6 +83,20 @@ func (w *Watch) Router(link string) Router {
 	return r
 }
 
+// Problems are what is wrong with the interfaces, in their order.
+func (w *Watch) Problems() []string {
+	w.mu.Lock()
+	want := slices.Clone(w.want)
+	w.mu.Unlock()
+	var out []string
+	for _, link := range want {
+		if r := w.Router(link); r.Problem != "" {
+			out = append(out, r.Problem)
+		}
+	}
+	return out
+}
+
 // Session tells whether the session over an interface is established: without one, advertisements come more often, so that a
 // router that has just started need not wait for them.
 func (w *Watch) Session(link string, established bool) {
