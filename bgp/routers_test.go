@@ -31,27 +31,7 @@ const password = "s3cret"
 
 type frr struct{ instance string }
 
-// startFRR runs zebra and bgpd in the namespace. The router is AS 65101 at 10.0.1.0, the host 10.0.1.1.
-func startFRR(t testing.TB, ns netns.NS) frr {
-	t.Helper()
-	f := frr{instance: fmt.Sprintf("bgptest-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)}
-	etc, run := filepath.Join("/etc/frr", f.instance), filepath.Join("/var/run/frr", f.instance)
-	u, err := user.Lookup("frr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	for _, d := range []string{etc, run} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(d) })
-		if err := os.Chown(d, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	conf := `
+const frrConf = `
 no zebra nexthop kernel enable
 router bgp 65101
  bgp router-id 192.0.2.101
@@ -75,6 +55,32 @@ router bgp 65101
   network fd64:0:2::/64
  exit-address-family
 `
+
+// startFRR runs zebra and bgpd in the namespace. The router is AS 65101 at 10.0.1.0, the host 10.0.1.1.
+func startFRR(t testing.TB, ns netns.NS) frr {
+	t.Helper()
+	return startFRRWith(t, ns, frrConf)
+}
+
+func startFRRWith(t testing.TB, ns netns.NS, conf string) frr {
+	t.Helper()
+	f := frr{instance: fmt.Sprintf("bgptest-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)}
+	etc, run := filepath.Join("/etc/frr", f.instance), filepath.Join("/var/run/frr", f.instance)
+	u, err := user.Lookup("frr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	for _, d := range []string{etc, run} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(d) })
+		if err := os.Chown(d, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, text := range map[string]string{"frr.conf": conf, "vtysh.conf": ""} {
 		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)

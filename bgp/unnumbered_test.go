@@ -1,6 +1,7 @@
 package bgp_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
@@ -225,4 +227,69 @@ func TestMaxPrefixesRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	host.established(t, "10.0.1.0")
+}
+
+// TestFRRUnnumbered has FRR's own kind of session by interface, with everything that protects it, and its next hops.
+func TestFRRUnnumbered(t *testing.T) {
+	t.Parallel()
+	h, r, us, them := bare(t)
+	f := startFRRWith(t, r, `
+no zebra nexthop kernel enable
+router bgp 65101
+ bgp router-id 192.0.2.101
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ no bgp network import-check
+ neighbor down1 interface v6only remote-as external
+ neighbor down1 passive
+ neighbor down1 timers 3 9
+ neighbor down1 ttl-security hops 1
+ neighbor down1 password `+password+`
+ address-family ipv4 unicast
+  neighbor down1 activate
+  network 0.0.0.0/0
+  network 10.64.2.0/26
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor down1 activate
+  network ::/0
+  network fd64:0:2::/64
+ exit-address-family
+`)
+	host := newNode(t, h, "host")
+	host.configure(t, hostConfig(bgp.Peer{Address: them, Password: password, TTLSecurity: true}), "10.64.1.0/26", "fd64:0:1::/64")
+	var w *unnumbered.Watch // FRR waits for our advertisements
+	if err := h.Do(func() (err error) {
+		w, err = unnumbered.New([]string{"up1"}, unnumbered.Options{})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		w.Close()
+	})
+	host.fabric.want(t, 20*time.Second, fmt.Sprintf("0.0.0.0/0 via [%[1]s]; 10.64.2.0/26 via [%[1]s]; ::/0 via [%[1]s]; fd64:0:2::/64 via [%[1]s]", them))
+	eventually(t, 10*time.Second, func() error {
+		for _, p := range []string{"ipv4 unicast 10.64.1.0/26", "ipv6 unicast fd64:0:1::/64"} {
+			out, err := f.run("show bgp " + p)
+			if err != nil || !strings.Contains(out, us.WithZone("").String()) {
+				return fmt.Errorf("%s: %v\n%s", p, err, out)
+			}
+		}
+		return nil
+	})
+	out, err := r.Output(t.Context(), "ip", "route", "show", "10.64.1.0/26")
+	if err != nil || !strings.Contains(string(out), "via inet6 "+us.WithZone("").String()+" dev down1") && !strings.Contains(string(out), "via 169.254.0.1 dev down1") {
+		t.Errorf("the router's kernel has %q, %v", out, err)
+	}
+	if got := w.Router("up1"); got.Addr != them || got.Problem != "" {
+		t.Errorf("found %+v, want %s", got, them)
+	}
 }
