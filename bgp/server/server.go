@@ -8,13 +8,22 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/hostfabric/hostfabric/bgp/internal/private"
 )
+
+// keptCapability is all the speaker needs: port 179. SO_BINDTODEVICE on a fresh socket needs no capability since Linux 5.7, TCP
+// MD5 and GTSM never did.
+const keptCapability = unix.CAP_NET_BIND_SERVICE
 
 // Options configure the speaker process.
 type Options struct {
@@ -37,12 +46,17 @@ func Run(ctx context.Context, opts Options) error {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	dir, err := prepare(opts)
+	if strings.Contains(filepath.Base(opts.Socket), ",") {
+		return fmt.Errorf("speaker: socket name %q: a comma separates addresses for GoBGP; use another name", filepath.Base(opts.Socket))
+	}
+	dir, err := private.Prepare(private.Options{
+		Process: "speaker", Socket: opts.Socket, User: opts.User, Capability: keptCapability, DirFDEnv: "HOSTFABRIC_SPEAKER_DIR_FD", Log: opts.Log,
+	})
 	if err != nil {
 		return fmt.Errorf("speaker: %w", err)
 	}
 	defer dir.Close()
-	release, err := dir.claim()
+	release, err := dir.Claim()
 	if err != nil {
 		return fmt.Errorf("speaker: %w", err)
 	}
@@ -56,7 +70,7 @@ func Run(ctx context.Context, opts Options) error {
 	id := identity{version: opts.Version}
 	bgp := gobgp.NewBgpServer(
 		gobgp.LoggerOption(newLogger(opts.Log, fatal, downs)),
-		gobgp.GrpcListenAddress("unix://"+dir.socketPath()),
+		gobgp.GrpcListenAddress("unix://"+dir.SocketPath()),
 		gobgp.GrpcOption([]grpc.ServerOption{
 			grpc.UnaryInterceptor(id.unary),
 			grpc.StreamInterceptor(id.stream(downs)),
@@ -72,7 +86,7 @@ func Run(ctx context.Context, opts Options) error {
 	for _, addr := range opts.Inspect {
 		wg.Go(func() { inspect(ctx, opts.Log, addr, bgp, id) })
 	}
-	if err := awaitSocket(ctx, dir.socketPath(), fatal); err != nil || ctx.Err() != nil {
+	if err := awaitSocket(ctx, dir.SocketPath(), fatal); err != nil || ctx.Err() != nil {
 		return err
 	}
 	opts.Log.Info("speaker ready", "socket", opts.Socket, "inspect", opts.Inspect, "version", opts.Version)

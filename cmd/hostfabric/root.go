@@ -9,6 +9,7 @@ const (
 	defaultAPISocket = "/run/hostfabric/hostfabric.sock"
 
 	defaultSpeakerSocket = "/run/hostfabric/speaker/gobgp.sock"
+	defaultBFDSocket     = "/run/hostfabric/bfd/bfd.sock"
 )
 
 func newRootCommand() *cobra.Command {
@@ -33,7 +34,7 @@ the blocks, never the containers, to the top-of-rack routers by BGP.`,
 			cmd.AddCommand(c)
 		}
 	}
-	add("process", newAgentCommand(), newSpeakerCommand())
+	add("process", newAgentCommand(), newSpeakerCommand(), newBFDCommand())
 	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newRoutesCommand())
 	add("operate", newDrainCommand(), newUndrainCommand())
 	add("container", newAttachCommand(), newDetachCommand())

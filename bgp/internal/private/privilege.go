@@ -1,9 +1,10 @@
-package server
+package private
 
 import (
 	"bufio"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/user"
 	"runtime"
@@ -17,52 +18,62 @@ import (
 const (
 	defaultUser = "hostfabric"
 	nobody      = 65534
-	// keptCaps is all the speaker needs: port 179. SO_BINDTODEVICE on a fresh socket needs no capability since
-	// Linux 5.7, TCP MD5 and GTSM never did.
-	keptCaps = uint64(1) << unix.CAP_NET_BIND_SERVICE
 )
 
-// account is whom the speaker becomes.
+// Options are what a process keeps when it gives up its privileges.
+type Options struct {
+	Process    string  // "speaker"; for messages
+	Socket     string  // path of the private socket
+	User       string  // whom to become when started as root; "": hostfabric. One that does not exist: uid 65534
+	Capability uintptr // the only one to keep, if it is there
+	DirFDEnv   string  // variable that hands the open directory to the re-executed process
+	Log        *slog.Logger
+}
+
+func (o Options) kept() uint64 { return uint64(1) << o.Capability }
+
+// account is whom the process becomes.
 type account struct{ uid, gid int }
 
-// prepare opens the socket's directory and gives up privileges. It returns only in a process that has none left:
+// Prepare opens the socket's directory and gives up privileges. It returns only in a process that has none left:
 // otherwise it executes the binary anew and the new image comes here again.
-func prepare(opts Options) (*socketDir, error) {
+func Prepare(opts Options) (*SocketDir, error) {
 	have, err := capabilities()
 	if err != nil {
 		return nil, err
 	}
-	target, err := targetAccount(opts.User, have)
+	target, err := targetAccount(opts, have)
 	if err != nil {
 		return nil, err
 	}
-	fd, dropped := os.LookupEnv(dirFDEnv)
-	os.Unsetenv(dirFDEnv)
-	if have&^keptCaps == 0 && target == nil {
+	fd, dropped := os.LookupEnv(opts.DirFDEnv)
+	os.Unsetenv(opts.DirFDEnv)
+	if have&^opts.kept() == 0 && target == nil {
 		if dropped {
-			return inheritSocketDir(opts.Socket, fd)
+			return inheritSocketDir(opts, fd)
 		}
-		return openSocketDir(opts.Socket, nil)
+		return openSocketDir(opts, nil)
 	}
 	if dropped {
 		return nil, fmt.Errorf("privileges came back after they were dropped (uid %d, capabilities %#x)", os.Geteuid(), have)
 	}
-	dir, err := openSocketDir(opts.Socket, target)
+	dir, err := openSocketDir(opts, target)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	opts.Log.Debug("dropping privileges", "account", target, "capabilities", fmt.Sprintf("%#x", have))
-	return nil, reexec(dir, target)
+	return nil, reexec(opts, dir, target)
 }
 
 // targetAccount returns whom to become, or nil to stay who we are: not root, not able to change (a container without
 // CAP_SETUID), or in a user namespace that maps no such user (`unshare -r` maps one uid only).
-func targetAccount(name string, have uint64) (*account, error) {
+func targetAccount(opts Options, have uint64) (*account, error) {
 	const need = uint64(1)<<unix.CAP_SETUID | uint64(1)<<unix.CAP_SETGID
 	if os.Geteuid() != 0 || have&need != need {
 		return nil, nil
 	}
+	name := opts.User
 	if name == "" {
 		name = defaultUser
 	}
@@ -76,7 +87,7 @@ func targetAccount(name string, have uint64) (*account, error) {
 		a = &account{uid: uid, gid: gid}
 	}
 	if a.uid == 0 {
-		return nil, fmt.Errorf("user %s is root: the speaker parses what the network sends and must not be", name)
+		return nil, fmt.Errorf("user %s is root: the %s parses what the network sends and must not be", name, opts.Process)
 	}
 	for file, id := range map[string]int{"/proc/self/uid_map": a.uid, "/proc/self/gid_map": a.gid} {
 		ok, err := mapped(file, id)
@@ -124,17 +135,17 @@ func capabilities() (uint64, error) {
 
 // reexec changes the credentials of one thread and executes the binary from there: execve ends all other threads and
 // the process has that thread's credentials. It returns only when something failed; the process is unusable then.
-func reexec(dir *socketDir, target *account) error {
+func reexec(opts Options, dir *SocketDir, target *account) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own binary: %w", err)
 	}
 	fd := int(dir.file.Fd())
-	env := append(os.Environ(), dirFDEnv+"="+strconv.Itoa(fd))
+	env := append(os.Environ(), opts.DirFDEnv+"="+strconv.Itoa(fd))
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: this thread's credentials differ from the others'
-		if err := dropThread(target); err != nil {
+		if err := dropThread(opts, target); err != nil {
 			done <- fmt.Errorf("drop privileges: %w", err)
 			return
 		}
@@ -151,10 +162,10 @@ func reexec(dir *socketDir, target *account) error {
 	return <-done
 }
 
-// dropThread leaves the calling thread with keptCaps at most and, unless target is nil, as that user.
-func dropThread(target *account) error {
+// dropThread leaves the calling thread with the kept capability at most and, unless target is nil, as that user.
+func dropThread(opts Options, target *account) error {
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
-		if uint64(1)<<c&keptCaps != 0 {
+		if uint64(1)<<c&opts.kept() != 0 {
 			continue
 		}
 		// EINVAL: newer than the kernel. EPERM: no CAP_SETPCAP; no_new_privs below bounds execve as well.
@@ -172,14 +183,15 @@ func dropThread(target *account) error {
 	if err != nil {
 		return err
 	}
-	keep := unix.CapUserData{Effective: uint32(have & keptCaps), Permitted: uint32(have & keptCaps), Inheritable: uint32(have & keptCaps)}
+	kept := uint32(have & opts.kept())
+	keep := unix.CapUserData{Effective: kept, Permitted: kept, Inheritable: kept}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{keep}
 	if err := unix.Capset(&hdr, &data[0]); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)
 	}
-	if have&keptCaps != 0 {
-		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_NET_BIND_SERVICE, 0, 0); err != nil {
+	if have&opts.kept() != 0 {
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, opts.Capability, 0, 0); err != nil {
 			return fmt.Errorf("ambient set: %w", err)
 		}
 	}

@@ -1,4 +1,6 @@
-package server
+// Package private is what the processes that parse the network's bytes have in common: they give up their privileges and
+// serve a unix socket in a directory of their own.
+package private
 
 import (
 	"errors"
@@ -7,31 +9,27 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// socketDir is the open directory of the private socket. Everything in it is reached through the descriptor: after
-// the privileges are gone the speaker may be unable to walk the path, and the path may be longer than the 107 bytes
+// SocketDir is the open directory of the private socket. Everything in it is reached through the descriptor: after
+// the privileges are gone the process may be unable to walk the path, and the path may be longer than the 107 bytes
 // a unix socket address holds.
-type socketDir struct {
+type SocketDir struct {
 	file *os.File
 	path string
 	base string // name of the socket
+
+	process string
+	lock    *os.File // held while the socket's name is ours
 }
 
-// dirFDEnv hands the descriptor to the re-executed process, and tells it that privileges were dropped once.
-const dirFDEnv = "HOSTFABRIC_SPEAKER_DIR_FD"
-
 // openSocketDir opens the directory, making it if needed: mode 0700, owned by the given user where that can be set.
-func openSocketDir(socket string, owner *account) (*socketDir, error) {
-	path, base := filepath.Split(filepath.Clean(socket))
+func openSocketDir(opts Options, owner *account) (*SocketDir, error) {
+	path, base := filepath.Split(filepath.Clean(opts.Socket))
 	if path == "" {
 		path = "."
-	}
-	if strings.Contains(base, ",") {
-		return nil, fmt.Errorf("socket name %q: a comma separates addresses for GoBGP; use another name", base)
 	}
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(path)), 0o755); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
@@ -43,7 +41,7 @@ func openSocketDir(socket string, owner *account) (*socketDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the socket's directory: %w", err)
 	}
-	d := &socketDir{file: f, path: path, base: base}
+	d := &SocketDir{file: f, path: path, base: base, process: opts.Process}
 	if err := d.secure(owner); err != nil {
 		f.Close()
 		return nil, err
@@ -52,22 +50,22 @@ func openSocketDir(socket string, owner *account) (*socketDir, error) {
 }
 
 // inheritSocketDir takes over the descriptor of the process before it dropped its privileges.
-func inheritSocketDir(socket, fd string) (*socketDir, error) {
+func inheritSocketDir(opts Options, fd string) (*SocketDir, error) {
 	n, err := strconv.Atoi(fd)
 	if err != nil || n < 3 {
-		return nil, fmt.Errorf("%s=%q is not a descriptor", dirFDEnv, fd)
+		return nil, fmt.Errorf("%s=%q is not a descriptor", opts.DirFDEnv, fd)
 	}
 	unix.CloseOnExec(n)
-	path, base := filepath.Split(filepath.Clean(socket))
+	path, base := filepath.Split(filepath.Clean(opts.Socket))
 	f := os.NewFile(uintptr(n), path)
 	if st, err := f.Stat(); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("%s=%q is not the socket's directory", dirFDEnv, fd)
+		return nil, fmt.Errorf("%s=%q is not the socket's directory", opts.DirFDEnv, fd)
 	}
-	return &socketDir{file: f, path: path, base: base}, nil
+	return &SocketDir{file: f, path: path, base: base, process: opts.Process}, nil
 }
 
 // secure closes the directory to others. One that holds more than the speaker's own files is not ours to change.
-func (d *socketDir) secure(owner *account) error {
+func (d *SocketDir) secure(owner *account) error {
 	st, err := d.file.Stat()
 	if err != nil {
 		return fmt.Errorf("inspect the socket's directory: %w", err)
@@ -101,15 +99,16 @@ func (d *socketDir) secure(owner *account) error {
 
 const lockSuffix = ".lock"
 
-func (d *socketDir) at(name string) string {
+func (d *SocketDir) at(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.file.Fd(), name)
 }
 
-func (d *socketDir) socketPath() string { return d.at(d.base) }
+// SocketPath is a path of the socket that is short enough for an address.
+func (d *SocketDir) SocketPath() string { return d.at(d.base) }
 
-// claim takes the socket's name for this process: a lock tells a live speaker from one that was killed, whose
+// Claim takes the socket's name for this process: a lock tells a live process from one that was killed, whose
 // socket file is then removed. The lock goes with the process.
-func (d *socketDir) claim() (release func(), err error) {
+func (d *SocketDir) Claim() (release func(), err error) {
 	lock, err := os.OpenFile(d.at(d.base+lockSuffix), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open %s%s%s: %w", d.path, d.base, lockSuffix, err)
@@ -117,18 +116,33 @@ func (d *socketDir) claim() (release func(), err error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another speaker serves %s%s: stop it first, or give this one another socket", d.path, d.base)
+			return nil, fmt.Errorf("another %s serves %s%s: stop it first, or give this one another socket", d.process, d.path, d.base)
 		}
 		return nil, fmt.Errorf("lock %s%s%s: %w", d.path, d.base, lockSuffix, err)
 	}
-	if err := os.Remove(d.socketPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(d.SocketPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		lock.Close()
 		return nil, fmt.Errorf("remove the stale socket %s%s: %w", d.path, d.base, err)
 	}
-	return func() {
-		os.Remove(d.socketPath()) // before the lock goes: afterwards it may be a successor's
-		lock.Close()
-	}, nil
+	d.lock = lock
+	return d.release, nil
 }
 
-func (d *socketDir) Close() { d.file.Close() }
+func (d *SocketDir) release() {
+	os.Remove(d.SocketPath()) // before the lock goes: afterwards it may be a successor's
+	d.lock.Close()
+}
+
+// Descriptors are the directory's and, of a socket that was claimed, the lock's: what the next image of this process needs,
+// the former through Options.DirFDEnv and the latter through Adopt.
+func (d *SocketDir) Descriptors() (dir, lock int) { return int(d.file.Fd()), int(d.lock.Fd()) }
+
+// Adopt is Claim in a process whose former image has claimed the socket.
+func (d *SocketDir) Adopt(lock int) (release func()) {
+	unix.CloseOnExec(lock)
+	d.lock = os.NewFile(uintptr(lock), d.base+lockSuffix)
+	return d.release
+}
+
+// Close leaves a claimed socket alone.
+func (d *SocketDir) Close() { d.file.Close() }
