@@ -124,8 +124,8 @@ func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
 			s.problem("peer %s (AS%d) is %s%s", p.Address, p.ASN, p.State, because(p.LastDown))
 		}
 		for _, f := range p.Families {
-			if f.Unusable > 0 {
-				s.problem("peer %s (AS%d) sent %d %s prefixes without a usable next hop%s", p.Address, p.ASN, f.Unusable, f.Family, such(p.Refused, f.Family))
+			if n := f.Unusable + f.Refused.NextHop; n > 0 {
+				s.problem("peer %s (AS%d) sent %d %s prefixes without a usable next hop%s", p.Address, p.ASN, n, f.Family, such(p.Refused, f.Family))
 			}
 		}
 	}

@@ -162,11 +162,18 @@ func (b *policyBuilder) hostImport(p HostPolicy, peers []Peer) []*api.Statement 
 			out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: b.prefixes(name, covering)}, reject()))
 		}
 	}
+	checks, ours := hopChecks(peers)
+	if len(ours) > 0 {
+		out = append(out, b.statement("import-own-next-hop", &api.Conditions{NextHopInList: ours}, reject()))
+	}
+	for i, c := range checks {
+		b.neighbors(fmt.Sprintf("onlink-%d", i+1), c.peers)
+	}
 	for i, r := range p.Import {
 		lo, hi := r.lengths()
 		name := fmt.Sprintf("listed-%d", i+1)
 		set := b.prefixes(name, []*api.Prefix{between(r.Prefix, lo, hi)}) // a set each: the rules may overlap
-		out = append(out, b.statement("import-"+name, &api.Conditions{PrefixSet: set}, acceptLearned()))
+		out = append(out, b.fromOnLink("import-"+name, set, checks)...)
 	}
 	b.importSets = slices.Clone(b.sets)
 	return out

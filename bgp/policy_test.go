@@ -42,6 +42,9 @@ func text(ps policySet, name string) string {
 			for _, f := range c.AfiSafiIn {
 				fmt.Fprintf(&b, " %s", familyOf(f))
 			}
+			if len(c.NextHopInList) > 0 {
+				fmt.Fprintf(&b, " nexthop%v", c.NextHopInList)
+			}
 			if c.PrefixSet != nil {
 				fmt.Fprintf(&b, " prefix[%s]", sets[c.PrefixSet.Name])
 			}
@@ -117,6 +120,23 @@ if local prefix[2001:db8:1::/64{64,64}] accept
 		{
 			name: "nothing announced", config: Config{Policy: HostPolicy{}, Peers: peers},
 			imports: "if local accept\n",
+		},
+		{
+			name: "next hops on the link", config: Config{Policy: HostPolicy{Import: host.Import[:2]}, Peers: []Peer{
+				{Address: ip("192.0.2.1"), ASN: 1, Subnets: prefixList("192.0.2.5/28", "2001:db8::5/64")},
+				{Address: ip("192.0.2.2"), ASN: 1, Subnets: prefixList("192.0.2.2/32")}, // its link is not there
+				{Address: ip("192.0.2.3"), ASN: 1},
+				{Address: ip("fe80::a%eth0"), ASN: 1, Subnets: prefixList("fe80::5/64")},
+			}},
+			imports: `if local accept
+if nexthop[192.0.2.5/32 2001:db8::5/128] reject
+if peer[192.0.2.1/32] nexthop[192.0.2.0/28 192.0.2.1/32 2001:db8::/64 fe80::/10] prefix[0.0.0.0/0{0,0}] accept
+if peer[192.0.2.2/32] nexthop[192.0.2.2/32 fe80::/10] prefix[0.0.0.0/0{0,0}] accept
+if peer[192.0.2.3/32 fe80::a/128] prefix[0.0.0.0/0{0,0}] accept
+if peer[192.0.2.1/32] nexthop[192.0.2.0/28 192.0.2.1/32 2001:db8::/64 fe80::/10] prefix[10.0.0.0/8{16,24}] accept
+if peer[192.0.2.2/32] nexthop[192.0.2.2/32 fe80::/10] prefix[10.0.0.0/8{16,24}] accept
+if peer[192.0.2.3/32 fe80::a/128] prefix[10.0.0.0/8{16,24}] accept
+`,
 		},
 		{
 			name: "explicit next hop", config: Config{Policy: HostPolicy{}, Peers: peers}, set: explicit,

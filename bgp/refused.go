@@ -30,7 +30,7 @@ type Refusal struct {
 
 // RefusedCount counts, by reason, the prefixes of one family that a peer announces and the import policy keeps out. It
 // follows within some seconds; what is NotListed of a peer with many thousands, within a minute.
-type RefusedCount struct{ OwnSpace, NotListed, Loop uint64 }
+type RefusedCount struct{ OwnSpace, NotListed, NextHop, Loop uint64 }
 
 // RefusedBy yields the reasons for which prefixes are kept out, those without a usable next hop included, and how many.
 func (f FamilyStatus) RefusedBy() iter.Seq2[Reason, uint64] {
@@ -38,7 +38,7 @@ func (f FamilyStatus) RefusedBy() iter.Seq2[Reason, uint64] {
 		for _, c := range []struct {
 			reason Reason
 			n      uint64
-		}{{OwnSpace, f.Refused.OwnSpace}, {NotListed, f.Refused.NotListed}, {NextHop, f.Unusable}, {Loop, f.Refused.Loop}} {
+		}{{OwnSpace, f.Refused.OwnSpace}, {NotListed, f.Refused.NotListed}, {NextHop, f.Unusable + f.Refused.NextHop}, {Loop, f.Refused.Loop}} {
 			if c.n > 0 && !yield(c.reason, c.n) {
 				return
 			}
@@ -86,9 +86,15 @@ func (s sample) add(r Refusal) sample {
 
 // refused is what was found refused of one peer and family.
 type refused struct {
-	count  RefusedCount
-	own    sample
-	others sample
+	count   RefusedCount
+	samples map[Reason]sample
+}
+
+func (r *refused) add(one Refusal) {
+	if r.samples == nil {
+		r.samples = map[Reason]sample{}
+	}
+	r.samples[one.Reason] = r.samples[one.Reason].add(one)
 }
 
 // refusals has what was found refused, by peer without zone.
@@ -99,17 +105,17 @@ type refusals struct {
 
 func newRefusals() *refusals { return &refusals{found: map[tallyKey]refused{}} }
 
-// set replaces what is known of a peer and family, and returns which own-space refusals are new and which are over.
-func (r *refusals) set(k tallyKey, now refused) (begun, over []Refusal) {
+// set replaces what is known of a peer and family, and returns what was known.
+func (r *refusals) set(k tallyKey, now refused) (before refused) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := r.found[k]
+	before = r.found[k]
 	if now.count == (RefusedCount{}) {
 		delete(r.found, k)
 	} else {
 		r.found[k] = now
 	}
-	return missing(now.own, before.own), missing(before.own, now.own)
+	return before
 }
 
 // missing returns what of the first sample the second does not have.
@@ -151,7 +157,9 @@ func (r *refusals) fill(peers []PeerStatus) {
 			f := &p.Families[j]
 			now := r.found[tallyKey{p.Address.WithZone(""), f.Family}]
 			f.Refused = now.count
-			p.Refused = append(p.Refused, slices.Concat(now.own, now.others)...)
+			for _, s := range now.samples {
+				p.Refused = append(p.Refused, s...)
+			}
 		}
 		slices.SortFunc(p.Refused, func(a, b Refusal) int {
 			return cmp.Or(-compareBool(a.Reason == OwnSpace, b.Reason == OwnSpace), a.Prefix.Compare(b.Prefix))

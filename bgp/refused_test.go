@@ -63,7 +63,7 @@ func refused(p bgp.PeerStatus) string {
 	var parts []string
 	for _, f := range p.Families {
 		r := f.Refused
-		parts = append(parts, fmt.Sprintf("%s own=%d unlisted=%d loop=%d unusable=%d", f.Family, r.OwnSpace, r.NotListed, r.Loop, f.Unusable))
+		parts = append(parts, fmt.Sprintf("%s own=%d unlisted=%d loop=%d unusable=%d", f.Family, r.OwnSpace, r.NotListed, r.Loop, f.Unusable+r.NextHop))
 	}
 	slices.Sort(parts)
 	for _, r := range p.Refused {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -157,15 +158,19 @@ func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now count
 	small := now.received <= refusedSmall
 	if !small && len(ours) > 0 && m.own.due(now) {
 		start := time.Now()
-		own, err := w.conn.refused(ctx, p.Address, k.family, asn, policy, around(ours))
+		own, err := w.conn.refused(ctx, p, k.family, asn, policy, around(ours))
 		if err != nil {
 			return err
 		}
-		found.own, found.count.OwnSpace = own.own, own.count.OwnSpace
+		found.count.OwnSpace, found.samples = own.count.OwnSpace, maps.Clone(found.samples) // others read the old ones
+		if found.samples == nil {
+			found.samples = map[Reason]sample{}
+		}
+		found.samples[OwnSpace] = own.samples[OwnSpace]
 		w.log.Debug("looked for our own space", "peer", p.Address, "family", k.family, "received", now.received, "took", m.own.took(start, now, ownDuty))
 	} else if small && m.count.done != now || m.count.due(now) && (settled || time.Since(m.since) > refusedMax) {
 		start := time.Now()
-		all, err := w.conn.refused(ctx, p.Address, k.family, asn, policy, nil)
+		all, err := w.conn.refused(ctx, p, k.family, asn, policy, nil)
 		if err != nil {
 			return err
 		}
@@ -180,13 +185,16 @@ func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now count
 // store replaces what is known and tells of what is new and what is over. Somebody else's announcement of our space is an
 // error: two hosts may have the same addresses, and whose traffic goes where is chance.
 func (w *refusedWatch) store(k tallyKey, found refused) {
-	begun, over := w.refusals.set(k, found)
-	for _, r := range begun {
+	before := w.refusals.set(k, found)
+	for _, r := range missing(found.samples[OwnSpace], before.samples[OwnSpace]) {
 		w.log.Error("a peer announces this host's address space, refused: somebody else uses it",
 			"peer", k.peer, "prefix", r.Prefix, "own", r.Own, "origin_as", r.Origin, "detail", r.Detail)
 	}
-	for _, r := range over {
+	for _, r := range missing(before.samples[OwnSpace], found.samples[OwnSpace]) {
 		w.log.Info("a peer no longer announces this host's address space", "peer", k.peer, "prefix", r.Prefix, "own", r.Own)
+	}
+	if bad := found.samples[NextHop]; len(bad) > 0 && before.count.NextHop == 0 {
+		w.log.Warn("routes refused for their next hop", "peer", k.peer, "count", found.count.NextHop, "prefix", bad[0].Prefix, "problem", bad[0].Detail)
 	}
 }
 
@@ -206,12 +214,12 @@ func around(own []netip.Prefix) []*api.TableLookupPrefix {
 
 // refused looks through what a peer announces, as it came: all of it, or what the lookup finds. The paths are asked for in
 // binary, which spares the speaker most of the work.
-func (c conn) refused(ctx context.Context, peer netip.Addr, f Family, asn uint32, policy HostPolicy, lookup []*api.TableLookupPrefix) (refused, error) {
+func (c conn) refused(ctx context.Context, peer Peer, f Family, asn uint32, policy HostPolicy, lookup []*api.TableLookupPrefix) (refused, error) {
 	ctx, cancel := context.WithTimeout(ctx, tableTimeout)
 	defer cancel()
 	var out refused
 	stream, err := c.api.ListPath(ctx, &api.ListPathRequest{
-		TableType: api.TableType_ADJ_IN, Name: peer.String(), Family: f.api(), Prefixes: lookup, EnableOnlyBinary: true, BatchSize: 512,
+		TableType: api.TableType_ADJ_IN, Name: peer.Address.String(), Family: f.api(), Prefixes: lookup, EnableOnlyBinary: true, BatchSize: 512,
 	})
 	err = collect(stream, err, func(r *api.ListPathResponse) {
 		d := r.GetDestination()
@@ -219,22 +227,30 @@ func (c conn) refused(ctx context.Context, peer netip.Addr, f Family, asn uint32
 		if err != nil || len(d.GetPaths()) == 0 {
 			return
 		}
+		attrs := d.Paths[0].GetPattrsBinary()
 		reason, own := policy.refuses(pfx)
 		switch reason {
 		case OwnSpace:
-			path := asPath(d.Paths[0].GetPattrsBinary())
+			path := asPath(attrs)
 			if slices.Contains(path, asn) {
 				return // our own announcement comes back
 			}
 			out.count.OwnSpace++
-			out.own = out.own.add(Refusal{Prefix: pfx, Reason: reason, Own: own, Origin: origin(path), Detail: relation(pfx, own)})
+			out.add(Refusal{Prefix: pfx, Reason: reason, Own: own, Origin: origin(path), Detail: relation(pfx, own)})
 		case NotListed:
 			out.count.NotListed++
-			out.others = out.others.add(Refusal{Prefix: pfx, Reason: reason})
+			out.add(Refusal{Prefix: pfx, Reason: reason})
+		case "":
+			if hop := hopIn(attrs); peer.checkedByPolicy() && !hop.IsLinkLocalUnicast() {
+				if problem := offLink(peer.Subnets, hop, peer.Address); problem != "" {
+					out.count.NextHop++
+					out.add(Refusal{Prefix: pfx, Reason: NextHop, Detail: problem})
+				}
+			}
 		}
 	})
 	if err != nil {
-		return refused{}, fmt.Errorf("list what peer %s announces: %w", peer, err)
+		return refused{}, fmt.Errorf("list what peer %s announces: %w", peer.Address, err)
 	}
 	return out, nil
 }
@@ -268,6 +284,29 @@ func asPath(attrs [][]byte) []uint32 {
 		return out
 	}
 	return nil
+}
+
+// hopIn finds the next hop of a path in its attributes.
+func hopIn(attrs [][]byte) netip.Addr {
+	for _, raw := range attrs {
+		a, err := gobgp.GetPathAttribute(raw)
+		if err != nil {
+			continue
+		}
+		switch a := a.(type) {
+		case *gobgp.PathAttributeNextHop:
+			if a.DecodeFromBytes(raw) == nil {
+				hop, _ := netip.AddrFromSlice(a.Value)
+				return hop.Unmap()
+			}
+		case *gobgp.PathAttributeMpReachNLRI:
+			if a.DecodeFromBytes(raw) == nil {
+				hop, _ := netip.AddrFromSlice(a.Nexthop)
+				return hop.Unmap()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 func origin(path []uint32) uint32 {

@@ -1,7 +1,6 @@
 package bgp
 
 import (
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -191,23 +190,7 @@ func (v *view) hop(pfx netip.Prefix, l leg) (hop netip.Addr, problem string) {
 		}
 		return hop.WithZone(zone), ""
 	}
-	return hop, v.offLink(hop, l.from)
-}
-
-// offLink says what is wrong with a next hop that is not on the link to the peer. RFC 4271 section 5.1.3 lets an external
-// peer name itself, or another router in the subnet that both share.
-func (v *view) offLink(hop, from netip.Addr) string {
-	subnets := v.subnets[from]
-	if len(subnets) == 0 || hop == from {
-		return ""
-	}
-	if slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Addr() == hop }) {
-		return fmt.Sprintf("the next hop %s is this host's own address", hop)
-	}
-	if !slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(hop) }) {
-		return fmt.Sprintf("the next hop %s is not on the link to the peer", hop)
-	}
-	return ""
+	return hop, offLink(v.subnets[l.from], hop, l.from)
 }
 
 // warn tells of a route left out, once a peer and connection.

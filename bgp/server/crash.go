@@ -12,15 +12,16 @@ import (
 	"github.com/osrg/gobgp/v3/pkg/log"
 
 	"github.com/hostfabric/hostfabric/bgp/internal/meta"
+	"github.com/hostfabric/hostfabric/bgp/internal/private"
 )
 
 // reportCrashes has the runtime write the report of a panic or a fatal error to a file beside the socket, where the agent
 // looks for it. Files of processes that did not crash are empty, and removed here.
-func (d *socketDir) reportCrashes() error {
-	if err := d.removeEmptyReports(); err != nil {
+func reportCrashes(d *private.SocketDir) error {
+	if err := removeEmptyReports(d); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(d.at(meta.CrashFile(d.base, os.Getpid())), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(d.At(meta.CrashFile(d.Base(), os.Getpid())), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the file for crash reports: %w", err)
 	}
@@ -35,18 +36,18 @@ func (d *socketDir) reportCrashes() error {
 	return nil
 }
 
-func (d *socketDir) removeEmptyReports() error {
-	entries, err := os.ReadDir(d.at("."))
+func removeEmptyReports(d *private.SocketDir) error {
+	entries, err := os.ReadDir(d.At("."))
 	if err != nil {
 		return fmt.Errorf("read the socket's directory: %w", err)
 	}
 	var errs []error
 	for _, e := range entries {
-		if _, ok := meta.CrashPID(d.base, e.Name()); !ok {
+		if _, ok := meta.CrashPID(d.Base(), e.Name()); !ok {
 			continue
 		}
 		if st, err := e.Info(); err == nil && st.Size() == 0 {
-			errs = append(errs, os.Remove(d.at(e.Name())))
+			errs = append(errs, os.Remove(d.At(e.Name())))
 		}
 	}
 	return errors.Join(errs...)

@@ -61,7 +61,7 @@ func Run(ctx context.Context, opts Options) error {
 		return fmt.Errorf("speaker: %w", err)
 	}
 	defer release()
-	if err := dir.reportCrashes(); err != nil {
+	if err := reportCrashes(dir); err != nil {
 		return fmt.Errorf("speaker: %w", err)
 	}
 

@@ -43,15 +43,19 @@ func startRouter(t *testing.T, ns netns.NS, n int, prefixes ...string) router {
 func (r router) conf() string   { return filepath.Join(r.dir, "bird.conf") }
 func (r router) socket() string { return filepath.Join(r.dir, "bird.ctl") }
 
-// write has the router announce the prefixes: "PREFIX" or "PREFIX via NEXTHOP".
+// write has the router announce the prefixes: "PREFIX", "PREFIX via NEXTHOP", or "PREFIX far" with a longer AS path.
 func (r router) write(prefixes []string) {
 	r.t.Helper()
 	var routes, hops strings.Builder
 	for _, p := range prefixes {
 		p, hop, has := strings.Cut(p, " via ")
+		p, far := strings.CutSuffix(p, " far")
 		fmt.Fprintf(&routes, " route %s blackhole;\n", p)
 		if has {
 			fmt.Fprintf(&hops, " if net = %s then bgp_next_hop = %s;\n", p, hop)
+		}
+		if far {
+			fmt.Fprintf(&hops, " if net = %s then bgp_path.prepend(65000);\n", p)
 		}
 	}
 	text := fmt.Sprintf("router id 192.0.2.%[1]d;\nprotocol device {}\nprotocol static s4 { ipv4;\n%[2]s}\n"+
@@ -141,7 +145,7 @@ func guarded(t *testing.T) (h *host, good, bad router) {
 				t.Fatal(err)
 			}
 		}
-		good = startRouter(t, tor1, 1, "10.65.0.0/26", "10.66.0.0/26")
+		good = startRouter(t, tor1, 1, "10.65.0.0/26", "10.66.0.0/26 far")
 		bad = startRouter(t, tor2, 2, "10.65.0.0/26")
 		text := fmt.Sprintf(`
 asn: 65001
@@ -185,7 +189,8 @@ func (h *host) wantLearned(want string) {
 }
 
 // TestRouterThatBreaksTheRules has a router announce what is ours and next hops that are not on the link: refused, alarmed,
-// counted, and over when it ends. The kernel has none of it at any time.
+// counted, and over when it ends. The kernel has none of it at any time, and keeps the good router's route to where the other
+// one has a shorter path through a worthless next hop.
 func TestRouterThatBreaksTheRules(t *testing.T) {
 	h, good, bad := guarded(t)
 	before := output(t, h.ns, "ip", "route")

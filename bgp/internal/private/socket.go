@@ -99,17 +99,20 @@ func (d *SocketDir) secure(owner *account) error {
 
 const lockSuffix = ".lock"
 
-func (d *SocketDir) at(name string) string {
+func (d *SocketDir) At(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.file.Fd(), name)
 }
 
+// Base is the name of the socket in the directory.
+func (d *SocketDir) Base() string { return d.base }
+
 // SocketPath is a path of the socket that is short enough for an address.
-func (d *SocketDir) SocketPath() string { return d.at(d.base) }
+func (d *SocketDir) SocketPath() string { return d.At(d.base) }
 
 // Claim takes the socket's name for this process: a lock tells a live process from one that was killed, whose
 // socket file is then removed. The lock goes with the process.
 func (d *SocketDir) Claim() (release func(), err error) {
-	lock, err := os.OpenFile(d.at(d.base+lockSuffix), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(d.At(d.base+lockSuffix), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open %s%s%s: %w", d.path, d.base, lockSuffix, err)
 	}
