@@ -99,6 +99,7 @@ func (d *SocketDir) secure(owner *account) error {
 
 const lockSuffix = ".lock"
 
+// At is a path of a file in the directory, through its descriptor.
 func (d *SocketDir) At(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.file.Fd(), name)
 }
