@@ -28,7 +28,7 @@ type Shape struct {
 	Tor        tor.Kind // default tor.Embedded
 	IPv6       bool     // dual stack: cables, sessions and containers
 	Unnumbered bool     // the hosts' cables have no addresses, their sessions are by interface; not with tor.Embedded
-	Graceful   bool     // routers that restart gracefully themselves, beside helping hosts to
+	Graceful   bool     // ToRs of FRR or BIRD restart gracefully themselves, beside helping hosts to; the spine does neither
 	BFD        bool     // hosts and routers watch one another with BFD, 3 x 100 ms
 	Feed       int      // prefixes that the spine announces beside the default route; up to 2^20
 
@@ -348,7 +348,13 @@ func (p Plan) Blocks() []netip.Prefix {
 func (p Plan) TorNode(r Router) tor.Node {
 	n := tor.Node{
 		Name: r.Name, NS: r.NS, Dir: p.NodeDir(r.Name), ASN: r.ASN, RouterID: r.RouterID,
-		Networks: r.Networks, IPv6: p.IPv6, Graceful: p.Graceful, Env: p.mark(),
+		Networks: r.Networks, IPv6: p.IPv6, Env: p.mark(),
+	}
+	if p.Graceful {
+		n.Restart = tor.Graceful
+		if r.Name == p.Spine.Name {
+			n.Restart = tor.Unsupported
+		}
 	}
 	for _, l := range r.Links {
 		n.Neighbors = append(n.Neighbors, tor.Neighbor{

@@ -127,7 +127,7 @@ func RouterSilent() Scene {
 // RouterRestarts kills the router's BGP daemon and starts it again; it has said that it goes on forwarding meanwhile. The
 // stage must be Graceful.
 func RouterRestarts() Scene {
-	return Scene{Name: "ToR daemon graceful restart", Present: true, Play: func(ctx context.Context, s *Stage) error {
+	return Scene{Name: "ToR daemon graceful restart", Play: func(ctx context.Context, s *Stage) error {
 		if !s.opts.Graceful {
 			return errors.New("the stage's routers do not restart gracefully")
 		}

@@ -54,7 +54,7 @@ func (d birdDriver) Start(ctx context.Context, n Node) (Tor, error) {
 	return b, b.run(ctx)
 }
 
-// RestartBGP has the new process recover: it leaves the kernel's routes alone until its neighbours have told theirs.
+// RestartBGP has the new process recover (-R), where the configuration says how.
 func (birdDriver) RestartBGP(ctx context.Context, n Node) error {
 	b := newBird(n)
 	if err := b.kill(ctx, "bird"); err != nil {
@@ -79,14 +79,17 @@ func (b bird) run(ctx context.Context, more ...string) error {
 
 // BIRD is told to tie paths by what the fabric gives them (local preference, path length, origin, MED) and to put all
 // ties into the kernel. "graceful restart aware" is helper mode: a host's routes survive the restart of its speaker.
-// Without "aware" its own restart is graceful too.
+// With Graceful its own restart is too, and leaves the kernel's routes alone until the neighbours have told theirs.
 var birdConf = template.Must(template.New("bird.conf").Parse(`# {{.Name}}; written by hostfabric-lab.
 log stderr all;
 router id {{.RouterID}};
 protocol device { scan time 10; }
-protocol kernel kernel4 { merge paths yes limit 64; ipv4 { import none; export where source = RTS_BGP; }; }
+{{- if eq .Restart "graceful"}}
+graceful restart wait 10;
+{{- end}}
+protocol kernel kernel4 { {{if eq .Restart "graceful"}}graceful restart on; {{end}}merge paths yes limit 64; ipv4 { import none; export where source = RTS_BGP; }; }
 {{- if .IPv6}}
-protocol kernel kernel6 { merge paths yes limit 64; ipv6 { import none; export where source = RTS_BGP; }; }
+protocol kernel kernel6 { {{if eq .Restart "graceful"}}graceful restart on; {{end}}merge paths yes limit 64; ipv6 { import none; export where source = RTS_BGP; }; }
 {{- end}}
 protocol static originate4 { ipv4;{{range .Networks}}{{if .Addr.Is4}} route {{.}} blackhole;{{end}}{{end}} }
 {{- if .IPv6}}
@@ -94,7 +97,7 @@ protocol static originate6 { ipv6;{{range .Networks}}{{if .Addr.Is6}} route {{.}
 {{- end}}
 template bgp peer {
 	local as {{.ASN}};
-	graceful restart{{if not .Graceful}} aware{{end}};
+	graceful restart {{if eq .Restart "graceful"}}on{{else if eq .Restart "none"}}off{{else}}aware{{end}};
 	hold time 9;
 	keepalive time 3;
 	connect delay time 1;

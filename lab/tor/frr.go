@@ -126,7 +126,9 @@ no zebra nexthop kernel enable
 `))
 
 // Graceful restart is left at FRR's default, helper mode: a host's routes survive the restart of its speaker. With Graceful
-// its own restart is graceful too.
+// its own restart is graceful too, but only towards neighbours below it: FRR 8.4 has zebra drop all old routes as soon as one
+// session to a neighbour in restarting mode comes up without the capability, or with the restart bit, which every FRR sets in
+// its first two minutes.
 var bgpdConf = template.Must(template.New("bgpd.conf").Parse(`! {{.Name}}; written by hostfabric-lab.
 frr defaults datacenter
 hostname {{.Name}}
@@ -137,10 +139,11 @@ router bgp {{.ASN}}
  no bgp default ipv4-unicast
  bgp bestpath as-path multipath-relax
  timers bgp 3 9
-{{- if .Graceful}}
- bgp graceful-restart
+{{- if eq .Restart "graceful"}}
  bgp graceful-restart preserve-fw-state
  bgp graceful-restart select-defer-time 5
+{{- else if eq .Restart "none"}}
+ bgp graceful-restart-disable
 {{- end}}
 {{- range .Neighbors}}
 {{- if .Unnumbered}}
@@ -151,6 +154,9 @@ router bgp {{.ASN}}
  neighbor {{.Peer}} description {{.Name}}
  neighbor {{.Peer}} timers connect 1
  neighbor {{.Peer}} advertisement-interval 0
+{{- if and (eq $.Restart "graceful") .Passive}}
+ neighbor {{.Peer}} graceful-restart
+{{- end}}
 {{- if .Passive}}
  neighbor {{.Peer}} passive
 {{- end}}

@@ -33,9 +33,19 @@ type Node struct {
 	Neighbors []Neighbor
 	Networks  []netip.Prefix // originated here
 	IPv6      bool           // the IPv4 sessions carry IPv6 prefixes too
-	Graceful  bool           // announces that it keeps forwarding while its BGP daemon restarts (RFC 4724); FRR and BIRD
+	Restart   Restart        // of the router's BGP daemon; embedded routers know only Helper
 	Env       []string       // added to the environment of the router's processes
 }
+
+// Restart is a router's part in graceful restart (RFC 4724).
+type Restart string
+
+// The parts a router can have.
+const (
+	Helper      Restart = ""         // keeps the routes of neighbours that restart
+	Graceful    Restart = "graceful" // and tells those that open their session to it that it forwards while it restarts itself
+	Unsupported Restart = "none"     // knows nothing of it
+)
 
 // Neighbor is a BGP peer on a directly connected link. One session carries every address family.
 type Neighbor struct {
