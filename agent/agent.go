@@ -31,6 +31,8 @@ type Wirer interface {
 	Others(ctx context.Context, blocks []netip.Prefix, own []netip.Addr) ([]endpoint.Use, error)
 	UsedBy(ctx context.Context, addr netip.Addr, block netip.Prefix) (endpoint.Use, error)
 	Packets(ctx context.Context) (map[string]uint64, error)
+	Lookup(ctx context.Context, addr netip.Addr) (endpoint.Found, error)
+	LinkUp(ctx context.Context, hostLink string) error
 }
 
 // RouteTable holds the desired routes; routes.Table is the real one.
@@ -48,6 +50,8 @@ type RouteTable interface {
 type Speaker interface {
 	Announced(ctx context.Context) ([]netip.Prefix, error)
 	Peers(ctx context.Context) ([]bgp.PeerStatus, error)
+	Sent(ctx context.Context, prefix netip.Prefix) ([]bgp.SentRoute, error)
+	Received(ctx context.Context, prefix netip.Prefix) ([]bgp.ReceivedRoute, error)
 	Status() bgp.Status
 }
 

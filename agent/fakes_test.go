@@ -28,7 +28,9 @@ type fakeWirer struct {
 	asked     int            // calls of UsedBy
 	usedByErr error
 	lists     int
-	rates     map[string]uint64 // what a link sends from one count to the next
+	found     map[netip.Addr]endpoint.Found // what Lookup finds instead of the container's link
+	down      error                         // what LinkUp finds
+	rates     map[string]uint64             // what a link sends from one count to the next
 	sent      map[string]uint64
 	wiring    chan struct{} // Wire sends on it, then waits for its close; nil: it does neither
 }
@@ -123,15 +125,47 @@ func (w *fakeWirer) UsedBy(_ context.Context, addr netip.Addr, _ netip.Prefix) (
 	return endpoint.Use{}, w.usedByErr
 }
 
+func (w *fakeWirer) Lookup(_ context.Context, addr netip.Addr) (endpoint.Found, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if f, ok := w.found[addr]; ok {
+		return f, nil
+	}
+	for _, l := range w.links {
+		if slices.Contains(l.Addrs, addr) {
+			return endpoint.Found{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Kind: "unicast", Ours: true, Hops: []endpoint.Hop{{Link: l.HostLink}}}, nil
+		}
+	}
+	return endpoint.Found{Kind: "none"}, nil
+}
+
+func (w *fakeWirer) LinkUp(_ context.Context, hostLink string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.links[hostLink]; !ok {
+		return endpoint.ErrNotFound
+	}
+	return w.down
+}
+
 func (w *fakeWirer) Packets(context.Context) (map[string]uint64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	counts := make(map[string]uint64)
+	if w.sent == nil {
+		w.sent = make(map[string]uint64)
+	}
 	for name := range w.links {
 		w.sent[name] += w.rates[name]
 		counts[name] = w.sent[name]
 	}
 	return counts, nil
+}
+
+func (w *fakeWirer) set(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
 }
 
 // use has something else use addresses, as reconciliation finds it.
@@ -245,6 +279,12 @@ func (t *fakeTable) Status(of ...routes.Owner) []routes.Status {
 
 func (t *fakeTable) WaitIdle(context.Context) error { return nil }
 
+func (t *fakeTable) set(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f()
+}
+
 // prefixes lists an owner's routes.
 func (t *fakeTable) prefixes(owner routes.Owner) []string {
 	t.mu.Lock()
@@ -266,6 +306,9 @@ type fakeSpeaker struct {
 	down      string     // why the sessions are down
 	late      bool       // the sessions do not come up
 	refuse    error      // Announce fails with it
+	withheld  bool       // Sent finds nothing
+	received  []bgp.ReceivedRoute
+	away      error // the speaker cannot be asked
 }
 
 // sessions takes the place of what an agent is given for that.
@@ -317,12 +360,30 @@ func (s *fakeSpeaker) Announce(_ context.Context, set []bgp.Announcement) error 
 func (s *fakeSpeaker) Announced(context.Context) ([]netip.Prefix, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.announced), nil
+	return slices.Clone(s.announced), s.away
+}
+
+func (s *fakeSpeaker) Sent(_ context.Context, prefix netip.Prefix) ([]bgp.SentRoute, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.withheld || !slices.Contains(s.announced, prefix) {
+		return nil, nil
+	}
+	return []bgp.SentRoute{{Peer: netip.MustParseAddr("172.31.0.0"), Communities: []uint32{bgp.GracefulShutdown, 65001<<16 | 7}}}, nil
+}
+
+func (s *fakeSpeaker) Received(context.Context, netip.Prefix) ([]bgp.ReceivedRoute, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.received, s.away
 }
 
 func (s *fakeSpeaker) Peers(context.Context) ([]bgp.PeerStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away != nil {
+		return nil, s.away
+	}
 	peer := bgp.PeerStatus{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished}
 	if s.late {
 		peer.State = bgp.StateActive

@@ -28,9 +28,9 @@ type steadiness struct {
 	wait   time.Duration // before it counts as well again
 }
 
-// look takes what a look has found, and returns why the thing counts as failing. soon says what comes if the looks go on
-// like this, when that is something else.
-func (s *steadiness) look(now time.Time, found error) (shut error, soon string) {
+// look takes what a look has found, and returns why the thing counts as failing. soon says what comes if the looks go on like
+// this, when that is something else.
+func (s *steadiness) look(now time.Time, found error) (soon string, shut error) {
 	switch {
 	case !s.known: // nothing is announced yet that could flap
 		s.known, s.shut = found == nil, found
@@ -44,7 +44,7 @@ func (s *steadiness) look(now time.Time, found error) (shut error, soon string) 
 	default:
 		soon = s.recovering(now)
 	}
-	return s.shut, soon
+	return soon, s.shut
 }
 
 func (s *steadiness) failing(now time.Time, found error) (soon string) {
@@ -83,8 +83,8 @@ func (r recovered) Error() string { return r.error.Error() + " (" + r.soon + ")"
 func (r recovered) Unwrap() error { return r.error }
 
 // lookAtGate asks whether blocks may be announced, and judges the answer.
-func (k *Keeper) lookAtGate() (shut error, problems []string) {
-	shut, soon := k.gateway.look(time.Now(), k.opts.Gate())
+func (k *Keeper) lookAtGate() (problems []string, shut error) {
+	soon, shut := k.gateway.look(time.Now(), k.opts.Gate())
 	switch {
 	case soon == "":
 	case shut != nil:
@@ -92,7 +92,7 @@ func (k *Keeper) lookAtGate() (shut error, problems []string) {
 	default:
 		problems = []string{soon}
 	}
-	return shut, problems
+	return problems, shut
 }
 
 // unsteady are those of the discard routes that count as missing, and why, by those that the kernel does not have now. One
@@ -110,7 +110,7 @@ func (k *Keeper) unsteady(missing map[netip.Prefix]error) map[netip.Prefix]error
 			s = &steadiness{Health: k.opts.Health}
 			k.discarded[p] = s
 		}
-		switch shut, soon := s.look(time.Now(), missing[p]); {
+		switch soon, shut := s.look(time.Now(), missing[p]); {
 		case shut != nil && soon != "":
 			out[p] = recovered{shut, soon}
 		case shut != nil:

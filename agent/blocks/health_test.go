@@ -41,7 +41,7 @@ func TestSteadiness(t *testing.T) {
 					found = errors.New("off")
 				}
 				verdict := "+"
-				if shut, _ := s.look(began.Add(time.Duration(i)*time.Second), found); shut != nil {
+				if _, shut := s.look(began.Add(time.Duration(i)*time.Second), found); shut != nil {
 					verdict = "-"
 				}
 				if verdict != last {
@@ -67,7 +67,7 @@ func TestSteadinessIsBounded(t *testing.T) {
 		if s.shut != nil { // good as long as it takes, and bad at once when it is trusted
 			found = nil
 		}
-		if shut, _ := s.look(now, found); (shut == nil) != (was == nil) {
+		if _, shut := s.look(now, found); (shut == nil) != (was == nil) {
 			was = shut
 			changes++
 		}

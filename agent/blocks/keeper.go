@@ -259,7 +259,7 @@ func (k *Keeper) step(ctx context.Context, working *sync.WaitGroup) {
 	if err := k.handOut(); err != nil {
 		problems = append(problems, fmt.Sprintf("blocks not taken by the lease manager: %v", err))
 	}
-	gate, soon := k.lookAtGate()
+	soon, gate := k.lookAtGate()
 	problems = append(problems, soon...)
 	k.holding = k.wantsHold()
 	k.work(ctx, uses, working)

@@ -187,6 +187,18 @@ web        net1       10.64.0.7,fd00:64::7  169.254.1.1,fe80::1  hfabc  9000
 `,
 		},
 		{
+			name: "explain", args: []string{"explain", "10.64.0.7"}, asked: &apiv1.ExplainRequest{Subject: "10.64.0.7"},
+			answer: &apiv1.ExplainResponse{Subject: "10.64.0.7", Steps: []*apiv1.ExplainStep{
+				{Link: "block", Verdict: "ok", Text: "10.64.0.0/26 is open"}, {Link: "announced", Verdict: "unknown", Text: "no answer"},
+				{Link: "peer", Verdict: "broken", Text: "10.0.1.0: the session is Active"},
+			}},
+			table: `
+ok       block      10.64.0.0/26 is open
+unknown  announced  no answer
+broken   peer       10.0.1.0: the session is Active
+`,
+		},
+		{
 			name: "detach", args: []string{"detach", "web"}, asked: &apiv1.DetachRequest{ContainerId: "web", Interface: "eth0"},
 			answer: &apiv1.DetachResponse{Found: true}, table: "\nweb/eth0 detached\n",
 		},

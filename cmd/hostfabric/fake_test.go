@@ -90,6 +90,10 @@ func (f *fakeAgent) ListClaims(ctx context.Context, r *apiv1.ListClaimsRequest) 
 	return reply[*apiv1.ListClaimsResponse](ctx, f, r)
 }
 
+func (f *fakeAgent) Explain(ctx context.Context, r *apiv1.ExplainRequest) (*apiv1.ExplainResponse, error) {
+	return reply[*apiv1.ExplainResponse](ctx, f, r)
+}
+
 func (f *fakeAgent) ReleaseHost(ctx context.Context, r *apiv1.ReleaseHostRequest) (*apiv1.ReleaseHostResponse, error) {
 	return reply[*apiv1.ReleaseHostResponse](ctx, f, r)
 }

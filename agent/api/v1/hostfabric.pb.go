@@ -3048,6 +3048,170 @@ func (x *DrainProgress) GetPeersDown() []string {
 	return nil
 }
 
+type ExplainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // an address or a prefix
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ExplainRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+type ExplainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Steps         []*ExplainStep         `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`   // the links of the chain, in order
+	Broken        string                 `protobuf:"bytes,3,opt,name=broken,proto3" json:"broken,omitempty"` // the first broken link; empty when none is known to be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ExplainResponse) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetSteps() []*ExplainStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetBroken() string {
+	if x != nil {
+		return x.Broken
+	}
+	return ""
+}
+
+type ExplainStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"`       // block, lease, endpoint, kernel, discard, health, announced, peer; session, learned, route
+	Verdict       string                 `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"` // ok, broken, unknown
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainStep) Reset() {
+	*x = ExplainStep{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainStep) ProtoMessage() {}
+
+func (x *ExplainStep) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
+func (*ExplainStep) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ExplainStep) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *ExplainStep) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *ExplainStep) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
@@ -3277,7 +3441,18 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	" \x01(\tR\x05error\x12\x12\n" +
 	"\x04done\x18\v \x01(\bR\x04done\x12\x1d\n" +
 	"\n" +
-	"peers_down\x18\f \x03(\tR\tpeersDown2\xde\t\n" +
+	"peers_down\x18\f \x03(\tR\tpeersDown\"*\n" +
+	"\x0eExplainRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\"u\n" +
+	"\x0fExplainResponse\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x120\n" +
+	"\x05steps\x18\x02 \x03(\v2\x1a.hostfabric.v1.ExplainStepR\x05steps\x12\x16\n" +
+	"\x06broken\x18\x03 \x01(\tR\x06broken\"O\n" +
+	"\vExplainStep\x12\x12\n" +
+	"\x04link\x18\x01 \x01(\tR\x04link\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text2\xa8\n" +
+	"\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -3299,7 +3474,8 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x04Plan\x12\x1a.hostfabric.v1.PlanRequest\x1a\x1b.hostfabric.v1.PlanResponse\x12E\n" +
 	"\x06Reload\x12\x1c.hostfabric.v1.ReloadRequest\x1a\x1d.hostfabric.v1.ReloadResponse\x12D\n" +
 	"\x05Drain\x12\x1b.hostfabric.v1.DrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
-	"\aUndrain\x12\x1d.hostfabric.v1.UndrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01B5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
+	"\aUndrain\x12\x1d.hostfabric.v1.UndrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
+	"\aExplain\x12\x1d.hostfabric.v1.ExplainRequest\x1a\x1e.hostfabric.v1.ExplainResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_hostfabric_proto_rawDescOnce sync.Once
@@ -3313,7 +3489,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -3362,8 +3538,11 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*DrainRequest)(nil),          // 44: hostfabric.v1.DrainRequest
 	(*UndrainRequest)(nil),        // 45: hostfabric.v1.UndrainRequest
 	(*DrainProgress)(nil),         // 46: hostfabric.v1.DrainProgress
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
+	(*ExplainRequest)(nil),        // 47: hostfabric.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 48: hostfabric.v1.ExplainResponse
+	(*ExplainStep)(nil),           // 49: hostfabric.v1.ExplainStep
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -3371,68 +3550,71 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	47, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	50, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	47, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	50, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	48, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	51, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
 	17, // 10: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
 	18, // 11: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
 	22, // 12: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
 	21, // 13: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
 	27, // 14: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	47, // 15: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	50, // 15: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
 	27, // 16: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	48, // 17: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	48, // 18: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	51, // 17: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	51, // 18: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
 	32, // 19: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	47, // 20: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	50, // 20: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
 	35, // 21: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
 	36, // 22: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
 	41, // 23: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
 	41, // 24: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
 	42, // 25: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
 	43, // 26: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	48, // 27: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	47, // 28: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	47, // 29: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	1,  // 30: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 31: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 32: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 33: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 34: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 35: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	19, // 36: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	30, // 37: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	33, // 38: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	23, // 39: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	25, // 40: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	28, // 41: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	37, // 42: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	39, // 43: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	44, // 44: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	45, // 45: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	2,  // 46: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 47: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 48: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 49: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 50: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 51: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	20, // 52: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	31, // 53: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	34, // 54: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	24, // 55: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	26, // 56: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	29, // 57: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	38, // 58: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	40, // 59: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	46, // 60: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	46, // 61: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	46, // [46:62] is the sub-list for method output_type
-	30, // [30:46] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	51, // 27: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	50, // 28: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	50, // 29: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	49, // 30: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
+	1,  // 31: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 32: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 33: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 34: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 35: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	14, // 36: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	19, // 37: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	30, // 38: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	33, // 39: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	23, // 40: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	25, // 41: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	28, // 42: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	37, // 43: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	39, // 44: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	44, // 45: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	45, // 46: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	47, // 47: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
+	2,  // 48: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 49: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 50: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 51: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 52: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	15, // 53: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	20, // 54: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	31, // 55: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	34, // 56: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	24, // 57: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	26, // 58: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	29, // 59: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	38, // 60: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	40, // 61: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	46, // 62: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	46, // 63: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	48, // 64: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	48, // [48:65] is the sub-list for method output_type
+	31, // [31:48] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -3446,7 +3628,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,7 @@ const (
 	Hostfabric_Reload_FullMethodName        = "/hostfabric.v1.Hostfabric/Reload"
 	Hostfabric_Drain_FullMethodName         = "/hostfabric.v1.Hostfabric/Drain"
 	Hostfabric_Undrain_FullMethodName       = "/hostfabric.v1.Hostfabric/Undrain"
+	Hostfabric_Explain_FullMethodName       = "/hostfabric.v1.Hostfabric/Explain"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -72,6 +73,8 @@ type HostfabricClient interface {
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
 	// Undrain takes the host back into the fabric.
 	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
+	// Explain says why an address or prefix can be reached, or not.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
 type hostfabricClient struct {
@@ -260,6 +263,16 @@ func (c *hostfabricClient) Undrain(ctx context.Context, in *UndrainRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Hostfabric_UndrainClient = grpc.ServerStreamingClient[DrainProgress]
 
+func (c *hostfabricClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostfabricServer is the server API for Hostfabric service.
 // All implementations must embed UnimplementedHostfabricServer
 // for forward compatibility.
@@ -292,6 +305,8 @@ type HostfabricServer interface {
 	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
 	// Undrain takes the host back into the fabric.
 	Undrain(*UndrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
+	// Explain says why an address or prefix can be reached, or not.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedHostfabricServer()
 }
 
@@ -349,6 +364,9 @@ func (UnimplementedHostfabricServer) Drain(*DrainRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedHostfabricServer) Undrain(*UndrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
 	return status.Error(codes.Unimplemented, "method Undrain not implemented")
+}
+func (UnimplementedHostfabricServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedHostfabricServer) mustEmbedUnimplementedHostfabricServer() {}
 func (UnimplementedHostfabricServer) testEmbeddedByValue()                    {}
@@ -645,6 +663,24 @@ func _Hostfabric_Undrain_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Hostfabric_UndrainServer = grpc.ServerStreamingServer[DrainProgress]
 
+func _Hostfabric_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Hostfabric_ServiceDesc is the grpc.ServiceDesc for Hostfabric service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -707,6 +743,10 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reload",
 			Handler:    _Hostfabric_Reload_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _Hostfabric_Explain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
