@@ -44,7 +44,7 @@ func (s *Speaker) Sent(ctx context.Context, prefix netip.Prefix) ([]SentRoute, e
 			if p.GetState().GetSessionState() != api.PeerState_ESTABLISHED {
 				continue
 			}
-			req := c.lookup(api.TableType_ADJ_OUT, a, prefix, api.TableLookupPrefix_EXACT)
+			req := c.lookup(api.TableType_ADJ_OUT, nameOf(p), prefix, api.TableLookupPrefix_EXACT)
 			if err := c.eachPath(ctx, req, func(p *api.Path) {
 				sent, _ := announcementOf(p) // it was asked for by its prefix
 				out = append(out, SentRoute{Peer: a, NextHop: sent.NextHop, Communities: sent.Communities})
@@ -84,7 +84,7 @@ func (c conn) received(ctx context.Context, cfg *Config, prefix netip.Prefix) ([
 		peer   netip.Addr
 	}
 	accepted := make(map[key]bool)
-	if err := c.eachPath(ctx, c.lookup(api.TableType_GLOBAL, netip.Addr{}, prefix, api.TableLookupPrefix_SHORTER), func(p *api.Path) {
+	if err := c.eachPath(ctx, c.lookup(api.TableType_GLOBAL, "", prefix, api.TableLookupPrefix_SHORTER), func(p *api.Path) {
 		from, err := netip.ParseAddr(p.GetNeighborIp())
 		if pfx, ok := prefixOf(p); ok && err == nil {
 			accepted[key{pfx, from.WithZone("")}] = true
@@ -101,13 +101,13 @@ func (c conn) received(ctx context.Context, cfg *Config, prefix netip.Prefix) ([
 	if cfg != nil {
 		view.configure(*cfg)
 	}
-	for a := range peers {
-		if err := c.eachPath(ctx, c.lookup(api.TableType_ADJ_IN, a, prefix, api.TableLookupPrefix_SHORTER), func(p *api.Path) {
+	for a, peer := range peers {
+		if err := c.eachPath(ctx, c.lookup(api.TableType_ADJ_IN, nameOf(peer), prefix, api.TableLookupPrefix_SHORTER), func(p *api.Path) {
 			pfx, ok := prefixOf(p)
 			if !ok {
 				return
 			}
-			hop, problem := view.hop(pfx, p, a.WithZone(""))
+			hop, problem := view.hop(pfx, legOf(p))
 			r := ReceivedRoute{Prefix: pfx, Peer: a, NextHop: hop, Refusal: problem}
 			if !accepted[key{pfx, a.WithZone("")}] {
 				r.Refusal = cfg.refusal(pfx)
@@ -148,15 +148,11 @@ func (c *Config) refusal(p netip.Prefix) string {
 	return "it is not in the import list (import, import_default, fabric)"
 }
 
-// lookup is a question for one prefix in one of the speaker's tables.
-func (conn) lookup(table api.TableType, peer netip.Addr, p netip.Prefix, how api.TableLookupPrefix_Type) *api.ListPathRequest {
-	req := &api.ListPathRequest{
-		TableType: table, Family: FamilyOf(p.Addr()).api(), Prefixes: []*api.TableLookupPrefix{{Prefix: p.String(), Type: how}},
+// lookup is a question for one prefix in one of the speaker's tables; those of a peer need its name there.
+func (conn) lookup(table api.TableType, peer string, p netip.Prefix, how api.TableLookupPrefix_Type) *api.ListPathRequest {
+	return &api.ListPathRequest{
+		TableType: table, Name: peer, Family: FamilyOf(p.Addr()).api(), Prefixes: []*api.TableLookupPrefix{{Prefix: p.String(), Type: how}},
 	}
-	if peer.IsValid() {
-		req.Name = peer.String()
-	}
-	return req
 }
 
 // eachPath calls each for every path of a listing.
