@@ -16,8 +16,10 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/bgp/bfd"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -57,11 +59,15 @@ type Speaker interface {
 
 // Options is what the agent needs to know of its host.
 type Options struct {
-	Host      string
-	Version   string
-	Live      func() Live
-	MTU       func() int    // bytes, of new endpoints that ask for none
-	Reloader  Reloader      // nil: the configuration is what it is
+	Host     string
+	Version  string
+	Live     func() Live
+	MTU      func() int // bytes, of new endpoints that ask for none
+	Reloader Reloader   // nil: the configuration is what it is
+	// BFD tells of the BFD sessions, and what is wrong with all of them; nil: there are none.
+	BFD func() (sessions []bfd.Status, problem string)
+	// Dead tells of routers whose next hops are out of use; nil: none ever are.
+	Dead      func() []failover.Dead
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Log       *slog.Logger

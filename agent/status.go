@@ -69,6 +69,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 	} else {
 		s.problem("the speaker process is not connected: %v", s.Speaker.Err)
 	}
+	s.paths(a.opts)
 	for _, r := range a.table.Status() {
 		switch r.State {
 		case routes.Installed:

@@ -150,6 +150,7 @@ func comparePeers(c *comparison, before, after []Peer) {
 		for _, f := range peerFields {
 			c.values(key+f.key, f.get(&peerDraft{Peer: old}), f.get(&peerDraft{Peer: p}))
 		}
+		c.values(key+"bfd.enabled", old.BFD.Enabled, p.BFD.Enabled)
 		c.add(key+"password_file", old.Password != p.Password, "", "(another password)")
 	}
 }

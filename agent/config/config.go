@@ -79,11 +79,11 @@ type BGP struct {
 	MRT       MRT
 }
 
-// BFD is RFC 5880. This version has no BFD process, so Enabled is never true.
+// BFD is RFC 5880 in asynchronous mode.
 type BFD struct {
 	Enabled    bool
-	Interval   time.Duration
-	Multiplier int
+	Interval   time.Duration // between packets, both ways
+	Multiplier int           // packets lost until the path is down
 }
 
 // IPAM is about the lease file, and how blocks come and go.
@@ -131,6 +131,9 @@ const (
 	LogJSON LogFormat = "json"
 )
 
+// bfdSocket is where below RunDir the BFD process serves the agent.
+const bfdSocket = "bfd/bfd.sock"
+
 // speakerSocket is the longest socket path below RunDir.
 const speakerSocket = "speaker/gobgp.sock"
 
@@ -142,6 +145,9 @@ func (c *Config) CNISocket() string { return filepath.Join(c.RunDir, "cni.sock")
 
 // SpeakerSocket is where the speaker serves the agent, with full rights.
 func (c *Config) SpeakerSocket() string { return filepath.Join(c.RunDir, speakerSocket) }
+
+// BFDSocket is where the BFD process serves the agent.
+func (c *Config) BFDSocket() string { return filepath.Join(c.RunDir, bfdSocket) }
 
 // LeaseFile is the record of every address in use.
 func (c *Config) LeaseFile() string { return filepath.Join(c.StateDir, "leases") }

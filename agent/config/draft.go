@@ -46,14 +46,6 @@ const (
 	maxHold = 65535 * time.Second
 )
 
-func parseBFD(text string) (bool, error) {
-	on, err := parseBool(text)
-	if on {
-		return false, &problem{"this version has no BFD", "remove it, or set it to false; timers.hold notices a dead ToR meanwhile"}
-	}
-	return on, err
-}
-
 func parseName(text string) (string, error) {
 	if len(text) > 64 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return "", &problem{fmt.Sprintf("%q is not a name", text), "at most 64 printable characters"}
@@ -219,7 +211,7 @@ func (i importDraft) rule() ImportRule {
 func (d *draft) config() *Config {
 	c := d.Config
 	for _, p := range d.peers {
-		c.Peers = append(c.Peers, p.value.peer(d.Timers))
+		c.Peers = append(c.Peers, p.value.peer(&d.Config))
 	}
 	c.Blocks, c.Fabric = d.finalBlocks(), values(d.fabric)
 	for _, p := range d.pools {

@@ -166,7 +166,7 @@ func TestMistakes(t *testing.T) {
 		{"octal", with("bgp: {multipath: 0o10}"), `bgp.multipath: "0o10" is not a number from 1 to 256`},
 		{"mtu", with("mtu: 500"), "mtu: 500 is below 576 (IPv4 needs it; 0 takes the uplink's)"},
 		{"mtu of IPv6", blocks("10.64.0.0/26, 'fd00::/64'") + "mtu: 1279\n", "mtu: 1279 is below 1280 (IPv6 needs it (RFC 8200 section 5); 0 takes the uplink's)"},
-		{"bfd", with("bfd: {enabled: true}"), "bfd.enabled: this version has no BFD (remove it, or set it to false; timers.hold notices a dead ToR meanwhile)"},
+		{"bfd", with("bfd: {interval: 1ms, multiplier: 0}"), "bfd.interval: 1ms is not from 10ms to 1m\nbfd.multiplier: \"0\" is not a number from 1 to 255"},
 
 		{"max_blocks", with("ipam: {max_blocks: 1025}"), `ipam.max_blocks: "1025" is not a number from 1 to 1024`},
 		{"shrink_after", with("ipam: {shrink_after: 169h}"), "ipam.shrink_after: 169h is not from 0s to 168h"},
@@ -213,7 +213,7 @@ peers:
 blocks: [10.64.0.1/26, 10.64.0.0/24, 10.64.0.0/26]
 timers: {hold: 9, keepalive: 1s}
 log: {level: loud, format: xml}
-bfd: {enabled: true}
+bfd: {enabled: perhaps}
 `), nil)
 	var errs Errors
 	if !errors.As(err, &errs) {

@@ -56,6 +56,7 @@ var sameNetip = cmp.Options{
 
 // defaultPeer fills in what a peer has that says nothing else.
 func defaultPeer(p Peer) Peer {
+	p.BFD = BFD{Interval: 300 * time.Millisecond, Multiplier: 3}
 	p.Timers = Timers{3 * time.Second, 9 * time.Second, time.Second}
 	p.SendCommunities, p.MaxPrefixes, p.MaxPrefixesRestart = CommunitiesAll, 20000, 5*time.Minute
 	return p
@@ -111,6 +112,7 @@ peers:
     local_as: 65000.1
     passive: true
     timers: {hold: 60s, connect_retry: 5s}
+    bfd: {enabled: false, interval: 1s, multiplier: 2}
     send_communities: large
     max_prefixes_restart: never
 source: static
@@ -143,7 +145,7 @@ bgp:
   inspect: "unix:///run/x.sock"
   bmp: ["192.0.2.9:5000", {address: "fd00::9", policy: all}]
   mrt: {file: /var/lib/mrt/table.mrt, interval: 10m}
-bfd: {enabled: false, interval: 100ms, multiplier: 5}
+bfd: {enabled: true, interval: 100ms, multiplier: 5}
 mtu: 9000
 ipam: {quarantine: 1m, reconcile: 10s, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
 health: {fail_after: 500ms, recover_after: 1m}
@@ -166,10 +168,10 @@ log: {level: debug, format: json}
 		Peers: []Peer{{
 			Address: addr("fe80::1%tor1"), ASN: 65001, Name: "tor1", Password: "s3cret", TTLSecurity: true,
 			LocalAddress: addr("fe80::2%tor1"), MaxPrefixes: 100, MaxPrefixesRestart: 5 * time.Minute, SendCommunities: CommunitiesAll,
-			Timers: Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
+			Timers: Timers{10 * time.Second, 30 * time.Second, 2 * time.Second}, BFD: BFD{true, 100 * time.Millisecond, 5},
 		}, {
 			Interface: "eth0", LocalAS: 4259840001, Name: "eth0", Passive: true, MaxPrefixes: 20000, SendCommunities: CommunitiesLarge,
-			Timers: Timers{20 * time.Second, time.Minute, 5 * time.Second},
+			Timers: Timers{20 * time.Second, time.Minute, 5 * time.Second}, BFD: BFD{false, time.Second, 2},
 		}},
 		Source: SourceStatic,
 		Blocks: []Block{{pfx("10.64.0.0/26"), "default"}, {pfx("10.64.1.0/26"), "web"}},
@@ -198,7 +200,7 @@ log: {level: debug, format: json}
 			BMP: []BMPStation{{netip.MustParseAddrPort("192.0.2.9:5000"), BMPPre}, {netip.MustParseAddrPort("[fd00::9]:11019"), BMPAll}},
 			MRT: MRT{"/var/lib/mrt/table.mrt", 10 * time.Minute},
 		},
-		BFD:      BFD{Interval: 100 * time.Millisecond, Multiplier: 5},
+		BFD:      BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
 		MTU:      9000,
 		IPAM:     IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
 		Health:   Health{FailAfter: 500 * time.Millisecond, RecoverAfter: time.Minute},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -20,6 +21,7 @@ type Peer struct {
 	TTLSecurity        bool          // RFC 5082
 	Passive            bool          // wait for the peer to connect
 	Timers             Timers        // those of Config where the file gives none
+	BFD                BFD           // likewise
 	SendCommunities    Communities   // which of an announcement's communities the peer gets
 	MaxPrefixes        uint32        // per family
 	MaxPrefixesRestart time.Duration // how long the session rests after more than MaxPrefixes; 0: until an operator resets it
@@ -53,6 +55,9 @@ var peerFields = []field[peerDraft]{
 	{"timers.keepalive", "", put(func(p *peerDraft) *time.Duration { return &p.Timers.Keepalive }, orZero(parseSeconds(time.Second, maxHold)))},
 	{"timers.hold", "", put(func(p *peerDraft) *time.Duration { return &p.Timers.Hold }, orZero(parseSeconds(minHold, maxHold)))},
 	{"timers.connect_retry", "", put(func(p *peerDraft) *time.Duration { return &p.Timers.ConnectRetry }, orZero(parseSeconds(time.Second, maxHold)))},
+	{"bfd.enabled", "", put(func(p *peerDraft) *string { return &p.bfdEnabled }, orZero(parseChoice(bfdOn, bfdOff)))},
+	{"bfd.interval", "", put(func(p *peerDraft) *time.Duration { return &p.BFD.Interval }, orZero(parseInterval))},
+	{"bfd.multiplier", "", put(func(p *peerDraft) *int { return &p.BFD.Multiplier }, orZero(parseMultiplier))},
 	{"send_communities", string(CommunitiesAll), put(func(p *peerDraft) *Communities { return &p.SendCommunities },
 		parseChoice(CommunitiesAll, CommunitiesNone, CommunitiesStandard, CommunitiesLarge))},
 	{"max_prefixes", "20000", put(func(p *peerDraft) *uint32 { return &p.MaxPrefixes }, parseUint32(1, math.MaxUint32))},
@@ -62,7 +67,19 @@ var peerFields = []field[peerDraft]{
 type peerDraft struct {
 	Peer
 	passwordFile string
+	bfdEnabled   string // bfdOn, bfdOff, or empty: as for all
 }
+
+const (
+	bfdOn  = "true"
+	bfdOff = "false"
+)
+
+// What BFD takes, see bgp/bfd.
+var (
+	parseInterval   = parseDuration(10*time.Millisecond, time.Minute)
+	parseMultiplier = parseInt(1, 255)
+)
 
 func parsePeerASN(text string) (uint32, error) {
 	if text == PeerASExternal {
@@ -132,9 +149,12 @@ func (p *peerDraft) checkPlace(path string, r *report) {
 }
 
 // peer is the finished Peer, with what it takes from the global timers. A hold time without a keepalive has one of its third.
-func (p peerDraft) peer(global Timers) Peer {
+func (p peerDraft) peer(global *Config) Peer {
 	out := p.Peer
-	out.Timers = p.timers(global)
+	out.Timers = p.timers(global.Timers)
+	out.BFD.Enabled = p.bfdEnabled == bfdOn || p.bfdEnabled == "" && global.BFD.Enabled
+	out.BFD.Interval = cmp.Or(out.BFD.Interval, global.BFD.Interval)
+	out.BFD.Multiplier = cmp.Or(out.BFD.Multiplier, global.BFD.Multiplier)
 	return out
 }
 

@@ -66,9 +66,9 @@ var fields = []field[draft]{
 	{"bgp.inspect", "127.0.0.1:50051", put(func(d *draft) *Listener { return &d.BGP.Inspect }, parseLocal)},
 	{"bgp.mrt.file", "", put(func(d *draft) *string { return &d.BGP.MRT.File }, orZero(parseDir))},
 	{"bgp.mrt.interval", "1h", put(func(d *draft) *time.Duration { return &d.BGP.MRT.Interval }, parseDuration(time.Minute, 7*24*time.Hour))},
-	{"bfd.enabled", "false", put(func(d *draft) *bool { return &d.BFD.Enabled }, parseBFD)},
-	{"bfd.interval", "300ms", put(func(d *draft) *time.Duration { return &d.BFD.Interval }, parseDuration(10*time.Millisecond, time.Minute))},
-	{"bfd.multiplier", "3", put(func(d *draft) *int { return &d.BFD.Multiplier }, parseInt(1, 255))},
+	{"bfd.enabled", "false", put(func(d *draft) *bool { return &d.BFD.Enabled }, parseBool)},
+	{"bfd.interval", "300ms", put(func(d *draft) *time.Duration { return &d.BFD.Interval }, parseInterval)},
+	{"bfd.multiplier", "3", put(func(d *draft) *int { return &d.BFD.Multiplier }, parseMultiplier)},
 
 	{"mtu", "0", put(func(d *draft) *int { return &d.MTU }, parseInt(0, 65535))},
 	{"ipam.quarantine", "10s", put(func(d *draft) *time.Duration { return &d.IPAM.Quarantine }, parseDuration(0, 24*time.Hour))},

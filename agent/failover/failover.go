@@ -52,6 +52,7 @@ type Failover struct {
 	speaker Speaker
 	log     *slog.Logger
 	events  chan func()
+	ended   chan struct{} // closed when Run has ended
 
 	mu    sync.Mutex // guards what follows; Run alone changes it
 	peers map[netip.Addr]*peer
@@ -71,13 +72,13 @@ type peer struct {
 
 // New makes a Failover that acts once Run runs.
 func New(fib FIB, speaker Speaker, log *slog.Logger) *Failover {
-	return &Failover{fib: fib, speaker: speaker, log: log, events: make(chan func(), 64), peers: make(map[netip.Addr]*peer)}
+	return &Failover{fib: fib, speaker: speaker, log: log, events: make(chan func(), 64), ended: make(chan struct{}), peers: make(map[netip.Addr]*peer)}
 }
 
 // PathDown says that packets no longer reach a peer, with the cause for people. Its next hops leave the kernel at once, then its
 // session is ended.
-func (f *Failover) PathDown(ctx context.Context, addr netip.Addr, cause string) {
-	f.send(ctx, func() {
+func (f *Failover) PathDown(addr netip.Addr, cause string) {
+	f.send(func() {
 		p := f.peer(addr)
 		if !p.dead {
 			f.suspend(addr, p, cause)
@@ -90,8 +91,8 @@ const holdExpired = "hold timer"
 
 // Session takes in the state of a session, see bgp.Events. A peer that fell silent is taken for dead if there is another one to
 // go through: a router that restarts its BGP closes the session or comes back, and forwards meanwhile.
-func (f *Failover) Session(ctx context.Context, s bgp.PeerStatus) {
-	f.send(ctx, func() {
+func (f *Failover) Session(s bgp.PeerStatus) {
+	f.send(func() {
 		p := f.peer(s.Address)
 		if s.State == bgp.StateEstablished {
 			p.up = time.Now()
@@ -106,8 +107,8 @@ func (f *Failover) Session(ctx context.Context, s bgp.PeerStatus) {
 }
 
 // SetPeers forgets routers that are no longer configured.
-func (f *Failover) SetPeers(ctx context.Context, addrs []netip.Addr) {
-	f.send(ctx, func() {
+func (f *Failover) SetPeers(addrs []netip.Addr) {
+	f.send(func() {
 		for addr, p := range f.peers {
 			if slices.Contains(addrs, addr) {
 				continue
@@ -136,10 +137,10 @@ func (f *Failover) Dead() []Dead {
 	return list
 }
 
-func (f *Failover) send(ctx context.Context, event func()) {
+func (f *Failover) send(event func()) {
 	select {
 	case f.events <- event:
-	case <-ctx.Done():
+	case <-f.ended:
 	}
 }
 
@@ -147,6 +148,7 @@ func (f *Failover) send(ctx context.Context, event func()) {
 func (f *Failover) Run(ctx context.Context) error {
 	var resets sync.WaitGroup
 	defer resets.Wait()
+	defer close(f.ended)
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
@@ -232,7 +234,7 @@ func (f *Failover) reset(ctx context.Context, resets *sync.WaitGroup) {
 				f.log.Warn("session of a dead router not ended, will be retried", "peer", addr, "err", err)
 			}
 			if err != nil { // else it is over when the session is seen to go
-				f.send(ctx, func() { p.resetting, p.retry = false, time.Now().Add(look) })
+				f.send(func() { p.resetting, p.retry = false, time.Now().Add(look) })
 			}
 		})
 	}

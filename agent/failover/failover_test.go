@@ -75,7 +75,7 @@ func (w *world) see(f *Failover, addr netip.Addr, state, lastDown string, eor bo
 	w.mu.Lock()
 	w.peers = append(slices.DeleteFunc(w.peers, func(p bgp.PeerStatus) bool { return p.Address == addr }), s)
 	w.mu.Unlock()
-	f.Session(context.Background(), s)
+	f.Session(s)
 }
 
 // inBubble runs a test with both ToRs' sessions up.
@@ -100,8 +100,8 @@ func pass(d time.Duration) { <-time.After(d) }
 
 func TestDeadPath(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, f *Failover) {
-		f.PathDown(t.Context(), tor1, "BFD: detection time expired")
-		f.PathDown(t.Context(), tor1, "link down") // once is enough
+		f.PathDown(tor1, "BFD: detection time expired")
+		f.PathDown(tor1, "link down") // once is enough
 		w.did(t, "0ms suspend true [10.0.1.0 fd00::1]", "0ms reset 10.0.1.0: BFD: detection time expired")
 		if dead := f.Dead(); len(dead) != 1 || dead[0].Peer != tor1 || dead[0].Cause != "BFD: detection time expired" {
 			t.Errorf("dead: %v", dead)
@@ -124,7 +124,7 @@ func TestDeadPath(t *testing.T) {
 
 func TestRouterWithoutEndOfRIB(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, f *Failover) {
-		f.PathDown(t.Context(), tor2, "link down")
+		f.PathDown(tor2, "link down")
 		w.see(f, tor2, bgp.StateIdle, "", false)
 		w.see(f, tor2, bgp.StateEstablished, "", false)
 		pass(silent + 2*look)
@@ -137,7 +137,7 @@ func TestRefusedResetIsRepeated(t *testing.T) {
 		w.mu.Lock()
 		w.refuse = errors.New("busy")
 		w.mu.Unlock()
-		f.PathDown(t.Context(), tor2, "link down")
+		f.PathDown(tor2, "link down")
 		pass(2*look + look/2)
 		w.mu.Lock()
 		resets := len(w.journal) - 1
@@ -176,9 +176,9 @@ func TestRestartingRouterKeepsItsNextHops(t *testing.T) {
 
 func TestRemovedPeer(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, f *Failover) {
-		f.PathDown(t.Context(), tor1, "link down")
+		f.PathDown(tor1, "link down")
 		synctest.Wait()
-		f.SetPeers(t.Context(), []netip.Addr{tor2})
+		f.SetPeers([]netip.Addr{tor2})
 		w.did(t, "0ms suspend true [10.0.1.0 fd00::1]", "0ms reset 10.0.1.0: link down", "0ms suspend false [10.0.1.0 fd00::1]")
 		if len(f.Dead()) != 0 {
 			t.Error("a peer that is not configured is dead")

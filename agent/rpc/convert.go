@@ -3,6 +3,7 @@ package rpc
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -12,6 +13,7 @@ import (
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/bgp/bfd"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -63,6 +65,19 @@ func peer(p bgp.PeerStatus) *apiv1.Peer {
 		})
 	}
 	return out
+}
+
+// bfdSession is the BFD session with a peer; nil if there is none.
+func bfdSession(peer netip.Addr, all []bfd.Status) *apiv1.BFDSession {
+	i := slices.IndexFunc(all, func(s bfd.Status) bool { return s.Peer == peer })
+	if i < 0 {
+		return nil
+	}
+	s := all[i]
+	return &apiv1.BFDSession{
+		State: s.State.String(), RemoteState: s.RemoteState.String(), Since: timestamp(s.Since),
+		Interval: durationpb.New(s.TxInterval), DetectionTime: durationpb.New(s.DetectionTime), Downs: s.Downs, LastDown: s.LastDown,
+	}
 }
 
 func block(b agent.Block, sibling ipam.Sibling) *apiv1.Block {

@@ -114,9 +114,11 @@ func (s *Server) ListPeers(ctx context.Context, _ *apiv1.ListPeersRequest) (*api
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	resp := &apiv1.ListPeersResponse{}
+	resp, sessions := &apiv1.ListPeersResponse{}, s.agent.BFD()
 	for _, p := range peers {
-		resp.Peers = append(resp.Peers, peer(p))
+		out := peer(p)
+		out.Bfd = bfdSession(p.Address, sessions)
+		resp.Peers = append(resp.Peers, out)
 	}
 	return resp, nil
 }

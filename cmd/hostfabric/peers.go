@@ -9,6 +9,7 @@ import (
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
 func newPeersCommand() *cobra.Command {
@@ -37,7 +38,7 @@ func asn(n uint32) string {
 }
 
 func printPeers(r *apiv1.ListPeersResponse, p *printer) {
-	p.header("PEER", "NAME", "AS", "STATE", "UPTIME", "RECEIVED", "ACCEPTED", "REFUSED", "ADVERTISED", "REASON")
+	p.header("PEER", "NAME", "AS", "STATE", "UPTIME", "BFD", "RECEIVED", "ACCEPTED", "REFUSED", "ADVERTISED", "REASON")
 	for _, n := range r.GetPeers() {
 		uptime := ""
 		if n.GetUptime() != nil {
@@ -47,7 +48,7 @@ func printPeers(r *apiv1.ListPeersResponse, p *printer) {
 		if n.GetInterface() != "" {
 			address += "%" + n.GetInterface()
 		}
-		p.row(text(address), text(dash(n.GetDescription())), text(asn(n.GetAsn())), judged(n.GetState(), n.GetUptime() != nil), text(dash(uptime)),
+		p.row(text(address), text(dash(n.GetDescription())), text(asn(n.GetAsn())), judged(n.GetState(), n.GetUptime() != nil), text(dash(uptime)), bfdCell(n.GetBfd()),
 			text(n.GetPrefixesReceived()), text(n.GetPrefixesAccepted()), refusedCell(n), text(n.GetPrefixesAdvertised()), text(dash(n.GetReason())))
 	}
 }
@@ -60,4 +61,11 @@ func refusedCell(n *apiv1.Peer) cell {
 		}
 	}
 	return text(n.GetPrefixesRefused())
+}
+
+func bfdCell(b *apiv1.BFDSession) cell {
+	if b == nil {
+		return text("-")
+	}
+	return judged(b.GetState(), b.GetState() == bfd.Up.String())
 }

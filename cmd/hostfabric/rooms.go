@@ -18,6 +18,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
@@ -45,6 +46,9 @@ type rooms struct {
 	table   *routes.Table
 	wirer   *endpoint.Wirer
 	uplinks *uplink.Watch
+	links   *uplink.Links
+	over    *failover.Failover
+	bfd     *bfdFeed
 	routers *unnumbered.Watch
 	learner *agent.Learner
 	speaker *bgp.Speaker
@@ -98,8 +102,15 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.routers, err = unnumbered.New(peerInterfaces(cfg), unnumbered.Options{Log: log.With("room", "unnumbered"), Changed: r.feed.routersChanged}); err != nil {
 		return nil, err
 	}
-	r.speaker = newSpeaker(cfg, r.learner, r.routers, log)
-	r.feed.speaker, r.feed.routers = r.speaker, r.routers
+	r.speaker = newSpeaker(cfg, r.learner, r.session, log)
+	r.over = failover.New(r.fib, r.speaker, log.With("room", "failover"))
+	r.bfd = newBFDFeed(cfg, r.over.PathDown, log)
+	if r.links, err = uplink.NewLinks(nil, uplink.LinkEvents{
+		Down: func(peer netip.Addr, link string) { r.over.PathDown(peer, "link "+link+" is down") },
+	}, log.With("room", "uplink")); err != nil {
+		return nil, err
+	}
+	r.feed.speaker, r.feed.routers, r.feed.given = r.speaker, r.routers, r.watchPaths
 	r.blocks = blocks.New(r.blockOptions(), r.leases, r.table, r.speaker)
 	if err := r.blocks.Load(ctx); err != nil {
 		return nil, err
@@ -114,15 +125,39 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	return r, nil
 }
 
-// run starts the rooms in g.
-func (r *rooms) run(ctx context.Context, g *errgroup.Group, externalSpeaker bool) error {
+// session follows a BGP session for those who depend on it.
+func (r *rooms) session(p bgp.PeerStatus) {
+	if link := p.Address.Zone(); link != "" {
+		r.routers.Session(link, p.State == bgp.StateEstablished)
+	}
+	r.over.Session(p)
+}
+
+// watchPaths has the paths to the peers watched that the speaker was given.
+func (r *rooms) watchPaths(ctx context.Context, cfg *config.Config, peers []bgp.Peer) error {
+	var found []netip.Addr
+	for _, p := range peers {
+		if p.Pending == "" {
+			found = append(found, p.Address)
+		}
+	}
+	r.links.SetPeers(found)
+	r.over.SetPeers(found)
+	return r.bfd.set(ctx, cfg, peers)
+}
+
+// run starts the rooms in g. With external, somebody else starts the speaker and BFD.
+func (r *rooms) run(ctx context.Context, g *errgroup.Group, external bool) error {
 	g.Go(func() error { return r.table.Run(ctx) })
 	g.Go(func() error { return r.wirer.Run(ctx) })
 	g.Go(func() error { return r.uplinks.Run(ctx) })
 	g.Go(func() error { return r.speaker.Run(ctx) })
 	g.Go(func() error { return r.routers.Run(ctx) })
 	g.Go(func() error { return r.feed.followUplinks(ctx) })
-	if externalSpeaker {
+	g.Go(func() error { return r.over.Run(ctx) })
+	g.Go(func() error { return r.links.Run(ctx) })
+	g.Go(func() error { return r.bfd.run(ctx, r.cfg, external, r.log) })
+	if external {
 		return nil
 	}
 	argv, err := speakerArgv(r.cfg)
@@ -262,7 +297,8 @@ func (r *rooms) agentOptions() agent.Options {
 			return r.uplinks.MTU()
 		},
 		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
-		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Settle: r.cfg.IPAM.Settle, Sessions: r.feed.setSessions,
+		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Settle: r.cfg.IPAM.Settle, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
+		BFD: r.bfd.status, Dead: r.over.Dead,
 	}
 }
 

@@ -21,15 +21,11 @@ import (
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
-// newSpeaker is the client of the speaker process; what it learns goes to the learner, and the state of sessions by interface
-// to routers.
-func newSpeaker(cfg *config.Config, learner *agent.Learner, routers *unnumbered.Watch, log *slog.Logger) *bgp.Speaker {
+// newSpeaker is the client of the speaker process; what it learns goes to the learner, and what becomes of the sessions to
+// session.
+func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), log *slog.Logger) *bgp.Speaker {
 	events := learner.Events()
-	events.Peer = func(p bgp.PeerStatus) {
-		if link := p.Address.Zone(); link != "" {
-			routers.Session(link, p.State == bgp.StateEstablished)
-		}
-	}
+	events.Peer = session
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
 	events.Status = func(s bgp.Status) { marker.set(s, log) }
 	return bgp.New(bgp.Options{
@@ -117,7 +113,9 @@ type speakerFeed struct {
 	speaker  *bgp.Speaker
 	routers  *unnumbered.Watch
 	changed  chan struct{} // of size 1: a router was found, replaced or lost
-	log      *slog.Logger
+	// given is told the peers that the speaker was given, in the order of the configuration.
+	given func(ctx context.Context, cfg *config.Config, peers []bgp.Peer) error
+	log   *slog.Logger
 
 	mu   sync.Mutex // guards what follows, cfg and routerID, and keeps changes in order
 	own  []netip.Prefix
@@ -171,7 +169,7 @@ func (f *speakerFeed) configure(ctx context.Context) error {
 		return err
 	}
 	f.have = want
-	return nil
+	return f.given(ctx, f.cfg, want.Peers)
 }
 
 // uplinkPoll is how soon an uplink's new address is announced as a next hop.

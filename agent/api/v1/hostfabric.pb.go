@@ -1034,6 +1034,7 @@ type Peer struct {
 	UpdatesReceived    uint32                 `protobuf:"varint,11,opt,name=updates_received,json=updatesReceived,proto3" json:"updates_received,omitempty"`
 	Interface          string                 `protobuf:"bytes,12,opt,name=interface,proto3" json:"interface,omitempty"`
 	Description        string                 `protobuf:"bytes,13,opt,name=description,proto3" json:"description,omitempty"`
+	Bfd                *BFDSession            `protobuf:"bytes,14,opt,name=bfd,proto3" json:"bfd,omitempty"`                                                 // absent: none is wanted
 	PrefixesRefused    uint32                 `protobuf:"varint,33,opt,name=prefixes_refused,json=prefixesRefused,proto3" json:"prefixes_refused,omitempty"` // of those received
 	RefusedCounts      []*RefusedCount        `protobuf:"bytes,34,rep,name=refused_counts,json=refusedCounts,proto3" json:"refused_counts,omitempty"`
 	Refusals           []*Refusal             `protobuf:"bytes,35,rep,name=refusals,proto3" json:"refusals,omitempty"` // some of them, 16 a family and reason at most; own_space first
@@ -1162,6 +1163,13 @@ func (x *Peer) GetDescription() string {
 	return ""
 }
 
+func (x *Peer) GetBfd() *BFDSession {
+	if x != nil {
+		return x.Bfd
+	}
+	return nil
+}
+
 func (x *Peer) GetPrefixesRefused() uint32 {
 	if x != nil {
 		return x.PrefixesRefused
@@ -1183,6 +1191,98 @@ func (x *Peer) GetRefusals() []*Refusal {
 	return nil
 }
 
+type BFDSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // AdminDown, Down, Init, Up (RFC 5880 section 6.2)
+	RemoteState   string                 `protobuf:"bytes,2,opt,name=remote_state,json=remoteState,proto3" json:"remote_state,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`                                      // of the state
+	Interval      *durationpb.Duration   `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`                                // between the packets sent; absent: none are
+	DetectionTime *durationpb.Duration   `protobuf:"bytes,5,opt,name=detection_time,json=detectionTime,proto3" json:"detection_time,omitempty"` // without a packet until the path counts as dead
+	Downs         uint64                 `protobuf:"varint,6,opt,name=downs,proto3" json:"downs,omitempty"`
+	LastDown      string                 `protobuf:"bytes,7,opt,name=last_down,json=lastDown,proto3" json:"last_down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BFDSession) Reset() {
+	*x = BFDSession{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BFDSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BFDSession) ProtoMessage() {}
+
+func (x *BFDSession) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BFDSession.ProtoReflect.Descriptor instead.
+func (*BFDSession) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BFDSession) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *BFDSession) GetRemoteState() string {
+	if x != nil {
+		return x.RemoteState
+	}
+	return ""
+}
+
+func (x *BFDSession) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *BFDSession) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *BFDSession) GetDetectionTime() *durationpb.Duration {
+	if x != nil {
+		return x.DetectionTime
+	}
+	return nil
+}
+
+func (x *BFDSession) GetDowns() uint64 {
+	if x != nil {
+		return x.Downs
+	}
+	return 0
+}
+
+func (x *BFDSession) GetLastDown() string {
+	if x != nil {
+		return x.LastDown
+	}
+	return ""
+}
+
 type RefusedCount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Family        string                 `protobuf:"bytes,1,opt,name=family,proto3" json:"family,omitempty"` // ipv4, ipv6
@@ -1194,7 +1294,7 @@ type RefusedCount struct {
 
 func (x *RefusedCount) Reset() {
 	*x = RefusedCount{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1306,7 @@ func (x *RefusedCount) String() string {
 func (*RefusedCount) ProtoMessage() {}
 
 func (x *RefusedCount) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1319,7 @@ func (x *RefusedCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCount.ProtoReflect.Descriptor instead.
 func (*RefusedCount) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RefusedCount) GetFamily() string {
@@ -1256,7 +1356,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1368,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1381,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Refusal) GetPrefix() string {
@@ -1327,7 +1427,7 @@ type ListBlocksRequest struct {
 
 func (x *ListBlocksRequest) Reset() {
 	*x = ListBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1439,7 @@ func (x *ListBlocksRequest) String() string {
 func (*ListBlocksRequest) ProtoMessage() {}
 
 func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1452,7 @@ func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ListBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
 }
 
 type ListBlocksResponse struct {
@@ -1365,7 +1465,7 @@ type ListBlocksResponse struct {
 
 func (x *ListBlocksResponse) Reset() {
 	*x = ListBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1477,7 @@ func (x *ListBlocksResponse) String() string {
 func (*ListBlocksResponse) ProtoMessage() {}
 
 func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1490,7 @@ func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ListBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListBlocksResponse) GetBlocks() []*Block {
@@ -1418,7 +1518,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1530,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1543,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Budget) GetFamily() string {
@@ -1490,7 +1590,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1602,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1615,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Block) GetPrefix() string {
@@ -1633,7 +1733,7 @@ type ReleaseBlocksRequest struct {
 
 func (x *ReleaseBlocksRequest) Reset() {
 	*x = ReleaseBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1745,7 @@ func (x *ReleaseBlocksRequest) String() string {
 func (*ReleaseBlocksRequest) ProtoMessage() {}
 
 func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1758,7 @@ func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReleaseBlocksRequest) GetPrefixes() []string {
@@ -1684,7 +1784,7 @@ type ReleaseBlocksResponse struct {
 
 func (x *ReleaseBlocksResponse) Reset() {
 	*x = ReleaseBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1796,7 @@ func (x *ReleaseBlocksResponse) String() string {
 func (*ReleaseBlocksResponse) ProtoMessage() {}
 
 func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1809,7 @@ func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReleaseBlocksResponse) GetReleased() []string {
@@ -1728,7 +1828,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1840,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1853,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListClaimsRequest) GetHost() string {
@@ -1772,7 +1872,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1884,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1897,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListClaimsResponse) GetClaims() []*Claim {
@@ -1820,7 +1920,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1932,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1945,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Claim) GetPrefix() string {
@@ -1893,7 +1993,7 @@ type ReleaseHostRequest struct {
 
 func (x *ReleaseHostRequest) Reset() {
 	*x = ReleaseHostRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2005,7 @@ func (x *ReleaseHostRequest) String() string {
 func (*ReleaseHostRequest) ProtoMessage() {}
 
 func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2018,7 @@ func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseHostRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReleaseHostRequest) GetHost() string {
@@ -1944,7 +2044,7 @@ type ReleaseHostResponse struct {
 
 func (x *ReleaseHostResponse) Reset() {
 	*x = ReleaseHostResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2056,7 @@ func (x *ReleaseHostResponse) String() string {
 func (*ReleaseHostResponse) ProtoMessage() {}
 
 func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2069,7 @@ func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseHostResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReleaseHostResponse) GetReleased() []*Claim {
@@ -1992,7 +2092,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2104,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2117,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListLeasesRequest) GetContainerId() string {
@@ -2064,7 +2164,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2176,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2189,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*Lease {
@@ -2115,7 +2215,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2227,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2240,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Lease) GetAddress() string {
@@ -2208,7 +2308,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2320,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2333,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListRoutesRequest) GetOwner() string {
@@ -2252,7 +2352,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2364,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2377,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2303,7 +2403,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2415,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2428,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Route) GetPrefix() string {
@@ -2397,7 +2497,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2509,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2522,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NextHop) GetAddress() string {
@@ -2448,7 +2548,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2560,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2573,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PlanRequest) GetConfig() []byte {
@@ -2492,7 +2592,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2604,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2617,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PlanResponse) GetEffects() *Effects {
@@ -2535,7 +2635,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2647,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2660,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
 }
 
 type ReloadResponse struct {
@@ -2572,7 +2672,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2684,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2697,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReloadResponse) GetEffects() *Effects {
@@ -2623,7 +2723,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2735,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2748,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Effects) GetChanges() []*ConfigChange {
@@ -2712,7 +2812,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2824,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2837,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ConfigChange) GetKey() string {
@@ -2778,7 +2878,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2890,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2903,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -2831,7 +2931,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2943,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2956,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -2888,7 +2988,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2900,7 +3000,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2913,7 +3013,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
 }
 
 type DrainProgress struct {
@@ -2936,7 +3036,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3048,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3061,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DrainProgress) GetStage() string {
@@ -3057,7 +3157,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3069,7 +3169,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3082,7 +3182,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExplainRequest) GetSubject() string {
@@ -3103,7 +3203,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3215,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3228,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ExplainResponse) GetSubject() string {
@@ -3163,7 +3263,7 @@ type ExplainStep struct {
 
 func (x *ExplainStep) Reset() {
 	*x = ExplainStep{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3275,7 @@ func (x *ExplainStep) String() string {
 func (*ExplainStep) ProtoMessage() {}
 
 func (x *ExplainStep) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3288,7 @@ func (x *ExplainStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
 func (*ExplainStep) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ExplainStep) GetLink() string {
@@ -3289,7 +3389,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x12\n" +
 	"\x10ListPeersRequest\">\n" +
 	"\x11ListPeersResponse\x12)\n" +
-	"\x05peers\x18\x01 \x03(\v2\x13.hostfabric.v1.PeerR\x05peers\"\xfb\x04\n" +
+	"\x05peers\x18\x01 \x03(\v2\x13.hostfabric.v1.PeerR\x05peers\"\xa8\x05\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03asn\x18\x02 \x01(\rR\x03asn\x12\x14\n" +
@@ -3304,10 +3404,20 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	" \x01(\rR\vupdatesSent\x12)\n" +
 	"\x10updates_received\x18\v \x01(\rR\x0fupdatesReceived\x12\x1c\n" +
 	"\tinterface\x18\f \x01(\tR\tinterface\x12 \n" +
-	"\vdescription\x18\r \x01(\tR\vdescription\x12)\n" +
+	"\vdescription\x18\r \x01(\tR\vdescription\x12+\n" +
+	"\x03bfd\x18\x0e \x01(\v2\x19.hostfabric.v1.BFDSessionR\x03bfd\x12)\n" +
 	"\x10prefixes_refused\x18! \x01(\rR\x0fprefixesRefused\x12B\n" +
 	"\x0erefused_counts\x18\" \x03(\v2\x1b.hostfabric.v1.RefusedCountR\rrefusedCounts\x122\n" +
-	"\brefusals\x18# \x03(\v2\x16.hostfabric.v1.RefusalR\brefusals\"Z\n" +
+	"\brefusals\x18# \x03(\v2\x16.hostfabric.v1.RefusalR\brefusals\"\xa3\x02\n" +
+	"\n" +
+	"BFDSession\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12!\n" +
+	"\fremote_state\x18\x02 \x01(\tR\vremoteState\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12@\n" +
+	"\x0edetection_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rdetectionTime\x12\x14\n" +
+	"\x05downs\x18\x06 \x01(\x04R\x05downs\x12\x1b\n" +
+	"\tlast_down\x18\a \x01(\tR\blastDown\"Z\n" +
 	"\fRefusedCount\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\tR\x06family\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -3489,7 +3599,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -3508,41 +3618,42 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ListPeersRequest)(nil),      // 14: hostfabric.v1.ListPeersRequest
 	(*ListPeersResponse)(nil),     // 15: hostfabric.v1.ListPeersResponse
 	(*Peer)(nil),                  // 16: hostfabric.v1.Peer
-	(*RefusedCount)(nil),          // 17: hostfabric.v1.RefusedCount
-	(*Refusal)(nil),               // 18: hostfabric.v1.Refusal
-	(*ListBlocksRequest)(nil),     // 19: hostfabric.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),    // 20: hostfabric.v1.ListBlocksResponse
-	(*Budget)(nil),                // 21: hostfabric.v1.Budget
-	(*Block)(nil),                 // 22: hostfabric.v1.Block
-	(*ReleaseBlocksRequest)(nil),  // 23: hostfabric.v1.ReleaseBlocksRequest
-	(*ReleaseBlocksResponse)(nil), // 24: hostfabric.v1.ReleaseBlocksResponse
-	(*ListClaimsRequest)(nil),     // 25: hostfabric.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),    // 26: hostfabric.v1.ListClaimsResponse
-	(*Claim)(nil),                 // 27: hostfabric.v1.Claim
-	(*ReleaseHostRequest)(nil),    // 28: hostfabric.v1.ReleaseHostRequest
-	(*ReleaseHostResponse)(nil),   // 29: hostfabric.v1.ReleaseHostResponse
-	(*ListLeasesRequest)(nil),     // 30: hostfabric.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),    // 31: hostfabric.v1.ListLeasesResponse
-	(*Lease)(nil),                 // 32: hostfabric.v1.Lease
-	(*ListRoutesRequest)(nil),     // 33: hostfabric.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 34: hostfabric.v1.ListRoutesResponse
-	(*Route)(nil),                 // 35: hostfabric.v1.Route
-	(*NextHop)(nil),               // 36: hostfabric.v1.NextHop
-	(*PlanRequest)(nil),           // 37: hostfabric.v1.PlanRequest
-	(*PlanResponse)(nil),          // 38: hostfabric.v1.PlanResponse
-	(*ReloadRequest)(nil),         // 39: hostfabric.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 40: hostfabric.v1.ReloadResponse
-	(*Effects)(nil),               // 41: hostfabric.v1.Effects
-	(*ConfigChange)(nil),          // 42: hostfabric.v1.ConfigChange
-	(*SessionChange)(nil),         // 43: hostfabric.v1.SessionChange
-	(*DrainRequest)(nil),          // 44: hostfabric.v1.DrainRequest
-	(*UndrainRequest)(nil),        // 45: hostfabric.v1.UndrainRequest
-	(*DrainProgress)(nil),         // 46: hostfabric.v1.DrainProgress
-	(*ExplainRequest)(nil),        // 47: hostfabric.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 48: hostfabric.v1.ExplainResponse
-	(*ExplainStep)(nil),           // 49: hostfabric.v1.ExplainStep
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*BFDSession)(nil),            // 17: hostfabric.v1.BFDSession
+	(*RefusedCount)(nil),          // 18: hostfabric.v1.RefusedCount
+	(*Refusal)(nil),               // 19: hostfabric.v1.Refusal
+	(*ListBlocksRequest)(nil),     // 20: hostfabric.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),    // 21: hostfabric.v1.ListBlocksResponse
+	(*Budget)(nil),                // 22: hostfabric.v1.Budget
+	(*Block)(nil),                 // 23: hostfabric.v1.Block
+	(*ReleaseBlocksRequest)(nil),  // 24: hostfabric.v1.ReleaseBlocksRequest
+	(*ReleaseBlocksResponse)(nil), // 25: hostfabric.v1.ReleaseBlocksResponse
+	(*ListClaimsRequest)(nil),     // 26: hostfabric.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),    // 27: hostfabric.v1.ListClaimsResponse
+	(*Claim)(nil),                 // 28: hostfabric.v1.Claim
+	(*ReleaseHostRequest)(nil),    // 29: hostfabric.v1.ReleaseHostRequest
+	(*ReleaseHostResponse)(nil),   // 30: hostfabric.v1.ReleaseHostResponse
+	(*ListLeasesRequest)(nil),     // 31: hostfabric.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),    // 32: hostfabric.v1.ListLeasesResponse
+	(*Lease)(nil),                 // 33: hostfabric.v1.Lease
+	(*ListRoutesRequest)(nil),     // 34: hostfabric.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),    // 35: hostfabric.v1.ListRoutesResponse
+	(*Route)(nil),                 // 36: hostfabric.v1.Route
+	(*NextHop)(nil),               // 37: hostfabric.v1.NextHop
+	(*PlanRequest)(nil),           // 38: hostfabric.v1.PlanRequest
+	(*PlanResponse)(nil),          // 39: hostfabric.v1.PlanResponse
+	(*ReloadRequest)(nil),         // 40: hostfabric.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 41: hostfabric.v1.ReloadResponse
+	(*Effects)(nil),               // 42: hostfabric.v1.Effects
+	(*ConfigChange)(nil),          // 43: hostfabric.v1.ConfigChange
+	(*SessionChange)(nil),         // 44: hostfabric.v1.SessionChange
+	(*DrainRequest)(nil),          // 45: hostfabric.v1.DrainRequest
+	(*UndrainRequest)(nil),        // 46: hostfabric.v1.UndrainRequest
+	(*DrainProgress)(nil),         // 47: hostfabric.v1.DrainProgress
+	(*ExplainRequest)(nil),        // 48: hostfabric.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 49: hostfabric.v1.ExplainResponse
+	(*ExplainStep)(nil),           // 50: hostfabric.v1.ExplainStep
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -3550,71 +3661,75 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	50, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	51, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	50, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	51, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	51, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
-	17, // 10: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
-	18, // 11: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
-	22, // 12: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
-	21, // 13: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
-	27, // 14: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	50, // 15: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
-	27, // 16: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	51, // 17: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	51, // 18: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
-	32, // 19: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	50, // 20: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
-	35, // 21: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
-	36, // 22: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	41, // 23: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
-	41, // 24: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
-	42, // 25: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
-	43, // 26: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	51, // 27: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	50, // 28: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	50, // 29: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	49, // 30: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
-	1,  // 31: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 32: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 33: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 34: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 35: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 36: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	19, // 37: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	30, // 38: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	33, // 39: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	23, // 40: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	25, // 41: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	28, // 42: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	37, // 43: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	39, // 44: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	44, // 45: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	45, // 46: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	47, // 47: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
-	2,  // 48: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 49: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 50: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 51: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 52: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 53: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	20, // 54: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	31, // 55: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	34, // 56: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	24, // 57: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	26, // 58: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	29, // 59: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	38, // 60: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	40, // 61: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	46, // 62: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	46, // 63: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	48, // 64: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
-	48, // [48:65] is the sub-list for method output_type
-	31, // [31:48] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	52, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	17, // 10: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
+	18, // 11: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
+	19, // 12: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
+	51, // 13: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
+	52, // 14: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
+	52, // 15: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
+	23, // 16: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
+	22, // 17: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
+	28, // 18: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
+	51, // 19: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	28, // 20: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
+	52, // 21: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	52, // 22: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	33, // 23: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
+	51, // 24: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	36, // 25: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
+	37, // 26: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
+	42, // 27: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
+	42, // 28: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
+	43, // 29: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
+	44, // 30: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
+	52, // 31: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	51, // 32: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	51, // 33: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	50, // 34: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
+	1,  // 35: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 36: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 37: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 38: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 39: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	14, // 40: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	20, // 41: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	31, // 42: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	34, // 43: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	24, // 44: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	26, // 45: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	29, // 46: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	38, // 47: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	40, // 48: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	45, // 49: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	46, // 50: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	48, // 51: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
+	2,  // 52: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 53: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 54: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 55: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 56: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	15, // 57: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	21, // 58: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	32, // 59: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	35, // 60: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	25, // 61: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	27, // 62: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	30, // 63: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	39, // 64: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	41, // 65: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	47, // 66: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	47, // 67: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	49, // 68: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	52, // [52:69] is the sub-list for method output_type
+	35, // [35:52] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -3628,7 +3743,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/supervisor"
+	"github.com/hostfabric/hostfabric/bgp"
+	"github.com/hostfabric/hostfabric/bgp/bfd"
+)
+
+// bfdFeed keeps the BFD process at the sessions that the configuration wants, and tells of paths that die. A host without any
+// has no such process.
+type bfdFeed struct {
+	client *bfd.Client
+	down   func(peer netip.Addr, cause string)
+	wanted chan struct{} // closed when the first session is wanted
+	want   sync.Once
+
+	mu sync.Mutex // guards up
+	up map[netip.Addr]bool
+}
+
+func newBFDFeed(cfg *config.Config, down func(netip.Addr, string), log *slog.Logger) *bfdFeed {
+	f := &bfdFeed{down: down, wanted: make(chan struct{}), up: make(map[netip.Addr]bool)}
+	f.client = bfd.NewClient(bfd.ClientOptions{Socket: cfg.BFDSocket(), Log: log.With("room", "bfd"), Changed: f.changed})
+	return f
+}
+
+// changed follows a session. Only one that this agent has seen up is news when it is down. A peer that says AdminDown means
+// that it stops BFD, not that the path is dead (RFC 5882 section 4.2).
+func (f *bfdFeed) changed(s bfd.Status) {
+	f.mu.Lock()
+	was := f.up[s.Peer]
+	f.up[s.Peer] = s.State == bfd.Up
+	f.mu.Unlock()
+	if was && s.State == bfd.Down && s.RemoteState != bfd.AdminDown {
+		f.down(s.Peer, "BFD: "+s.LastDown)
+	}
+}
+
+// set makes the sessions those of the peers as the speaker has them: in the order of cfg.
+func (f *bfdFeed) set(ctx context.Context, cfg *config.Config, peers []bgp.Peer) error {
+	var sessions []bfd.Session
+	for i, p := range cfg.Peers {
+		if peer := peers[i]; p.BFD.Enabled && peer.Pending == "" {
+			sessions = append(sessions, bfd.Session{
+				Peer: peer.Address, Interface: peer.Address.Zone(), Local: peer.LocalAddress,
+				MinTx: p.BFD.Interval, MinRx: p.BFD.Interval, Multiplier: uint8(p.BFD.Multiplier),
+			})
+		}
+	}
+	if len(sessions) > 0 {
+		f.want.Do(func() { close(f.wanted) })
+	}
+	return f.client.Set(ctx, sessions)
+}
+
+// run keeps the process going, from the first session that is wanted on, unless somebody else starts it.
+func (f *bfdFeed) run(ctx context.Context, cfg *config.Config, external bool, log *slog.Logger) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-f.wanted:
+	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if !external {
+		argv, err := bfdArgv(cfg)
+		if err != nil {
+			return err
+		}
+		beside.Go(func() {
+			// It returns nothing but nil.
+			_ = supervisor.Run(ctx, supervisor.Options{Name: "bfd", Socket: cfg.BFDSocket(), Argv: argv, Log: log})
+		})
+		beside.Go(func() { f.replaceOld(ctx, log) })
+	}
+	return f.client.Run(ctx)
+}
+
+func bfdArgv(cfg *config.Config) ([]string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find our own binary to start BFD with: %w", err)
+	}
+	return []string{filepath.Clean(exe), "bfd", "--socket", cfg.BFDSocket(), "--log-level", cfg.Log.Level.String()}, nil
+}
+
+// replaceOld has a BFD process of another version go on as ours, with its sessions.
+func (f *bfdFeed) replaceOld(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		theirs, pid, ok := f.client.Connected()
+		if !ok || theirs == version {
+			failed = false
+			continue
+		}
+		if err := f.client.Upgrade(ctx); err != nil {
+			if !failed && ctx.Err() == nil {
+				log.Error("BFD process goes on with its old version, will be retried", "pid", pid, "its_version", theirs, "our_version", version, "err", err)
+			}
+			failed = true
+			continue
+		}
+		log.Info("BFD process goes on as another version", "pid", pid, "its_version", theirs, "our_version", version)
+	}
+}
+
+// status are the sessions as of their last change; none where no process is connected that could know.
+func (f *bfdFeed) status() (sessions []bfd.Status, problem string) {
+	select {
+	case <-f.wanted:
+	default:
+		return nil, ""
+	}
+	if _, _, ok := f.client.Connected(); !ok {
+		return nil, "the BFD process is not connected: dead paths are noticed by the hold timer alone"
+	}
+	return f.client.Status(), ""
+}
+
+// drained closes the sessions of a host that leaves the fabric on purpose, or opens them again.
+func (f *bfdFeed) drained(ctx context.Context, drained bool, _ string) error {
+	return f.client.AdminDown(ctx, drained)
+}
