@@ -6,7 +6,7 @@ tools=$(mkdir -p "$1" && cd "$1" && pwd)
 
 declare -A package=(
   [/usr/lib/frr/bgpd]=frr [/usr/sbin/bird]=bird2 [/usr/bin/gobgp]=gobgpd
-  [/usr/bin/systemd-analyze]=systemd [/usr/sbin/iptables]=iptables [/usr/bin/setpriv]=util-linux [/usr/bin/gcc]=gcc
+  [/usr/bin/systemd-analyze]=systemd [/usr/sbin/iptables]=iptables [/usr/sbin/nft]=nftables [/usr/bin/setpriv]=util-linux [/usr/bin/gcc]=gcc
   [/usr/bin/etcd]=etcd-server [/usr/bin/etcdctl]=etcd-client
 )
 missing=()

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
@@ -256,5 +254,3 @@ func (r *rig) testLinkFlap(t *testing.T) {
 		}
 	}
 }
-
-var _ = cmp.Diff

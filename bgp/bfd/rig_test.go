@@ -276,11 +276,12 @@ func frrSession4(interval time.Duration) bfd.Session {
 	return session("10.1.0.0", "tor1", "10.1.0.1", interval)
 }
 
-// all are three sessions to each router: IPv4 with everything given, IPv6 with what must be given, link-local.
+// all are three sessions to each router: IPv4 with everything given, IPv6 with less, and link-local, where the source must be
+// given because the interfaces also have an address of the kernel's making.
 func all(interval time.Duration) []bfd.Session {
 	return []bfd.Session{
-		frrSession4(interval), session("fd00:1::a", "", "", interval), session("fe80::a%tor1", "", "", interval),
-		session("10.2.0.0", "tor2", "10.2.0.1", interval), session("fd00:2::a", "", "fd00:2::1", interval), session("fe80::a%tor2", "tor2", "", interval),
+		frrSession4(interval), session("fd00:1::a", "", "", interval), session("fe80::a%tor1", "", "fe80::1", interval),
+		session("10.2.0.0", "tor2", "10.2.0.1", interval), session("fd00:2::a", "", "fd00:2::1", interval), session("fe80::a%tor2", "tor2", "fe80::1", interval),
 	}
 }
 
