@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
@@ -28,22 +27,14 @@ func (s *Server) Reload(ctx context.Context, _ *apiv1.ReloadRequest) (*apiv1.Rel
 
 func effects(e agent.Effects) *apiv1.Effects {
 	out := &apiv1.Effects{
-		Announced: prefixTexts(e.Announced), Withdrawn: prefixTexts(e.Withdrawn), Draining: prefixTexts(e.Draining),
-		Refused: prefixTexts(e.Refused), Rewritten: uint32(e.Rewritten),
+		Announced: texts(e.Announced), Withdrawn: texts(e.Withdrawn), Draining: texts(e.Draining),
+		Refused: texts(e.Refused), Rewritten: uint32(e.Rewritten),
 	}
 	for _, c := range e.Changes {
 		out.Changes = append(out.Changes, &apiv1.ConfigChange{Key: c.Key, Old: c.Old, New: c.New, Restart: c.Restart})
 	}
 	for _, c := range e.Sessions {
 		out.Sessions = append(out.Sessions, &apiv1.SessionChange{Peer: c.Peer.String(), Effect: string(c.Effect)})
-	}
-	return out
-}
-
-func prefixTexts(list []netip.Prefix) []string {
-	out := make([]string, len(list))
-	for i, p := range list {
-		out[i] = p.String()
 	}
 	return out
 }
