@@ -51,6 +51,9 @@ const defaultResync = 30 * time.Second
 //
 // Nothing that the kernel holds from an earlier run is removed before every owner is Synced, except by an owner's
 // explicit Delete or Update. Routes stay in the kernel when Run ends.
+//
+// What the fabric announces gives way to every route that the host has from others, of the same prefix whatever the metric,
+// or to the network of a link that has it inside: such a route is Refused, and installed when the other one goes.
 type Table struct {
 	fib  FIB
 	opts Options
