@@ -245,6 +245,27 @@ func TestUndrainInTheMiddle(t *testing.T) {
 	})
 }
 
+// TestUndrainOfAStuckDrain: the sessions may be going down, or not.
+func TestUndrainOfAStuckDrain(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig, _ func() *rig) {
+		r.speaker.set(func() { r.speaker.stuck = true })
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Drain(t.Context(), agent.DrainRequest{Reason: "memory"}, nil)
+			ended <- err
+		}()
+		<-time.After(10 * time.Second)
+		r.story(t, drained...)
+		if _, err := r.Undrain(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; !errors.Is(err, agent.ErrMismatch) {
+			t.Errorf("the drain: %v", err)
+		}
+		r.story(t, comeBack...)
+	})
+}
+
 // TestUndrainDoesNotWaitForEver: with routers that do not come back, containers of this host can live all the same.
 func TestUndrainDoesNotWaitForEver(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig, _ func() *rig) {

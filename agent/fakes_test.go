@@ -306,17 +306,24 @@ type fakeSpeaker struct {
 	down      string     // why the sessions are down
 	late      bool       // the sessions do not come up
 	refuse    error      // Announce fails with it
+	stuck     bool       // the speaker takes the wish to take the sessions down, and does not say so
 	withheld  bool       // Sent finds nothing
 	received  []bgp.ReceivedRoute
 	away      error // the speaker cannot be asked
 }
 
 // sessions takes the place of what an agent is given for that.
-func (s *fakeSpeaker) sessions(_ context.Context, to agent.Sessions) error {
+func (s *fakeSpeaker) sessions(ctx context.Context, to agent.Sessions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = to.Shutdown
 	s.did = append(s.did, fmt.Sprintf("sessions %d %q", to.Leave, to.Shutdown))
+	if s.stuck && to.Shutdown != "" {
+		s.mu.Unlock()
+		<-ctx.Done()
+		s.mu.Lock()
+		return ctx.Err()
+	}
 	return nil
 }
 

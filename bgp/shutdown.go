@@ -50,7 +50,7 @@ const (
 // has no session to end.
 func (r *reconciler) shutdown(ctx context.Context, c Config) error {
 	r.warm = false // nothing of ours is at the peers when they come back
-	r.peers = nil
+	r.peers = nil  // see revive
 	wanted := make(map[netip.Addr]Peer, len(c.Peers))
 	for _, p := range c.found() {
 		wanted[p.Address] = p
@@ -144,8 +144,9 @@ func (r *reconciler) disable(ctx context.Context, name, communication string) er
 	})
 }
 
-// revive takes out the peers that a shutdown left down, for neighbors to add them anew: EnablePeer would first wait
-// through an idle hold time of 5 s, and with no session there is nothing to lose.
+// revive takes out the peers that a shutdown left down, by this client or an earlier one, for neighbors to add them anew:
+// EnablePeer would first wait through an idle hold time of 5 s, and with no session there is nothing to lose. Later, a
+// peer that is down is so for another reason.
 func (r *reconciler) revive(ctx context.Context, have map[netip.Addr]*api.Peer) error {
 	for a, p := range have {
 		if p.GetState().GetAdminState() != api.PeerState_DOWN {

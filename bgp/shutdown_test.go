@@ -118,6 +118,16 @@ func TestShutdownOfASpeakerThatGoesOn(t *testing.T) {
 	host.established(t, "10.0.1.0")
 	tor.fabric.want(t, 10*time.Second, "10.64.1.0/26 via [10.0.1.1]")
 	t.Logf("session and route are back after %s", time.Since(start).Round(10*time.Millisecond))
+
+	// An agent that ended between its wish and the speaker's following it.
+	if err := host.Configure(t.Context(), down); err != nil {
+		t.Fatal(err)
+	}
+	host.stop()
+	host.connect(t)
+	host.configure(t, conf, "10.64.1.0/26")
+	host.established(t, "10.0.1.0")
+	tor.fabric.want(t, 10*time.Second, "10.64.1.0/26 via [10.0.1.1]")
 }
 
 func TestCommunications(t *testing.T) {

@@ -117,8 +117,11 @@ func (o *streamOptions) follow(cmd *cobra.Command, within time.Duration, ask fun
 			return nil
 		}
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		return errors.New("the agent ended without a word: see its log")
+	case ctx.Err() != nil && last != "":
+		return fmt.Errorf("not waited for any longer (%w): it goes on in the agent, see hostfabric status", ctx.Err())
 	}
 	return clientError(o.socket, err)
 }
