@@ -76,7 +76,7 @@ func (a *Agent) Explain(ctx context.Context, subject netip.Prefix) (Explanation,
 }
 
 func (a *Agent) explainOwn(ctx context.Context, e *Explanation, subject netip.Prefix, b blocks.View) {
-	explainBlock(e, b)
+	a.explainBlock(e, b)
 	if subject.IsSingleIP() {
 		a.explainAddress(ctx, e, subject.Addr(), b.Block)
 	}
@@ -85,16 +85,26 @@ func (a *Agent) explainOwn(ctx context.Context, e *Explanation, subject netip.Pr
 	a.explainAnnounced(ctx, e, b.Cover)
 }
 
-func explainBlock(e *Explanation, b blocks.View) {
+func (a *Agent) explainBlock(e *Explanation, b blocks.View) {
 	what := fmt.Sprintf("%s of pool %s is %s", b.Block.Prefix, b.Block.Pool, b.State)
 	switch {
 	case b.State == "lost":
 		e.add("block", Broken, "%s: another host has claimed it", what)
 	case !b.Cover.IsValid():
-		e.add("block", Broken, "%s: it is not announced in this state", what)
+		e.add("block", Broken, "%s: %s", what, a.problemWith(b.Block.Prefix, "it is not announced in this state"))
 	default:
 		e.add("block", OK, "%s, its cover is %s", what, b.Cover)
 	}
+}
+
+// problemWith is what the keeper of the blocks says of a prefix, or else the other text.
+func (a *Agent) problemWith(p netip.Prefix, otherwise string) string {
+	for _, problem := range a.blocks.Status().Problems {
+		if strings.Contains(problem, p.String()) {
+			return problem
+		}
+	}
+	return otherwise
 }
 
 func (a *Agent) explainAddress(ctx context.Context, e *Explanation, addr netip.Addr, block ipam.Block) {
@@ -227,13 +237,7 @@ func (a *Agent) explainAnnounced(ctx context.Context, e *Explanation, cover neti
 		e.add("announced", Broken, "the speaker does not announce %s, for that reason", cover)
 		return
 	case !slices.Contains(announced, cover):
-		why := "it follows in a moment, or see hostfabric status"
-		for _, p := range a.blocks.Status().Problems {
-			if strings.Contains(p, cover.String()) {
-				why = p
-			}
-		}
-		e.add("announced", Broken, "the speaker does not announce %s: %s", cover, why)
+		e.add("announced", Broken, "the speaker does not announce %s: %s", cover, a.problemWith(cover, "it follows in a moment, or see hostfabric status"))
 		return
 	}
 	e.add("announced", OK, "the speaker announces %s", cover)

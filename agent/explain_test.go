@@ -3,6 +3,7 @@ package agent_test
 import (
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +134,16 @@ ok peer: 172.31.0.0 (AS64513): it is told of 10.64.0.0/26 GRACEFUL_SHUTDOWN 6500
 	}
 	eventually(t, "the lease has ended", func() bool { return len(r.leases.Leases()) == 0 })
 	r.explains(t, addr, "lease: no container has it: it was freed at ")
+}
+
+// TestExplainBudget: a block for which the budget has no room is not in use, and the explanation says why.
+func TestExplainBudget(t *testing.T) {
+	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
+	newRig(t, file, wirer, "10.64.0.0/28").stop()
+	r := newRig(t, file, wirer, "10.64.0.0/28", "10.65.0.0/28", "10.66.0.0/28", "10.67.0.0/28", "10.68.0.0/28")
+	eventually(t, "as many as the budget allows are announced", func() bool { s := r.Status(t.Context()); return len(s.Announced) == 4 && s.Announcing })
+	r.explains(t, "10.67.0.0/28", "")
+	r.explains(t, "10.68.0.7", "block: 10.68.0.0/28 of pool default is opening: block 10.68.0.0/28 is not used yet: with it this host takes 5 prefixes")
 }
 
 func TestExplainElsewhere(t *testing.T) {
