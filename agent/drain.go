@@ -189,7 +189,7 @@ func (d *drainer) refused() error {
 // 9003). Detaches, and traffic among the host's containers, go on. It lasts over restarts until Undrain. Of a host
 // that is draining or drained it changes the reason.
 //
-// Drain returns when the host is drained, and has watch see the steps, if it is not nil. It goes on when ctx ends.
+// Drain returns when the host is drained, and has watch see the steps on the way, if it is not nil. It goes on when ctx ends.
 func (a *Agent) Drain(ctx context.Context, req DrainRequest, watch func(DrainStatus)) (DrainStatus, error) {
 	if req.Reason == "" {
 		req.Reason = DefaultDrainReason
@@ -239,11 +239,11 @@ func (a *Agent) Undrain(ctx context.Context, watch func(DrainStatus)) (DrainStat
 func (a *Agent) followDrain(ctx context.Context, watch func(DrainStatus), over func(DrainStatus) (bool, error)) (DrainStatus, error) {
 	for {
 		s, changed := a.drain.get()
-		if watch != nil {
-			watch(s)
-		}
 		if done, err := over(s); done {
 			return s, err
+		}
+		if watch != nil {
+			watch(s)
 		}
 		select {
 		case <-changed:

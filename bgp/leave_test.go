@@ -40,3 +40,15 @@ func TestLeavingPolicies(t *testing.T) {
 		t.Errorf("in transit: %s", got)
 	}
 }
+
+func TestCut(t *testing.T) {
+	for _, tc := range []struct {
+		text string
+		most int
+		want string
+	}{{"abc", 3, "abc"}, {"abc", 2, "ab"}, {"aüc", 2, "a"}, {"aüc", 3, "aü"}, {"€€", 5, "€"}, {"", 0, ""}} {
+		if got := cut(tc.text, tc.most); got != tc.want {
+			t.Errorf("%q to %d bytes: %q, want %q", tc.text, tc.most, got, tc.want)
+		}
+	}
+}

@@ -48,7 +48,7 @@ another one can no longer be reached through the fabric. Have a console at hand,
 		},
 	}
 	o.AddFlags(cmd)
-	cmd.Flags().StringVar(&req.Reason, "reason", "", "told to the routers and shown by status; at most 255 bytes")
+	cmd.Flags().StringVar(&req.Reason, "reason", "", "shown by status, and told to the routers, as far as 128 bytes; at most 255")
 	cmd.Flags().DurationVar(&deadline, "deadline", time.Minute, "withdraw after this long whatever traffic is left")
 	cmd.Flags().BoolVar(&req.UntilBoot, "until-boot", false, "serve again after the next boot")
 	return cmd
