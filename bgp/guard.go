@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,8 +17,8 @@ const (
 	maxRest = time.Hour
 	// internalRest is the first wait of a session that turned out to be within our own AS.
 	internalRest = time.Minute
-	// hasteInterval is the least time between two losses of a session whose return is hastened: one that does not last is
-	// left to GoBGP's own wait.
+	// hasteInterval is the least time between two returns of a session that are hastened: one that does not last, or that the
+	// peer refuses, is left to GoBGP's own wait.
 	hasteInterval = 10 * time.Second
 )
 
@@ -44,11 +45,12 @@ type guard struct {
 	mu    sync.Mutex // guards what follows
 	rests map[netip.Addr]*rest
 	lost  map[netip.Addr]time.Time // when the return of a session was last hastened
-	flaps map[netip.Addr]uint32    // losses of the session: adding a peer anew clears the speaker's own count
+	tried map[netip.Addr]time.Time // when the next attempt was, after one that failed
+	flaps map[netip.Addr]uint32    // losses, by address without zone: adding a peer anew clears the speaker's own count
 }
 
 func newGuard() *guard {
-	return &guard{now: time.Now, rests: map[netip.Addr]*rest{}, lost: map[netip.Addr]time.Time{}, flaps: map[netip.Addr]uint32{}}
+	return &guard{now: time.Now, rests: map[netip.Addr]*rest{}, lost: map[netip.Addr]time.Time{}, tried: map[netip.Addr]time.Time{}, flaps: map[netip.Addr]uint32{}}
 }
 
 // shut notes that a session is shut. The wait doubles if it was started again less than twice the last wait, or
@@ -106,16 +108,25 @@ func (g *guard) due() (now []netip.Addr, next time.Duration) {
 	return now, next
 }
 
-// flapped counts a lost session, and reports whether its return may be hastened.
-func (g *guard) flapped(a netip.Addr) bool {
+// flapped counts a lost session.
+func (g *guard) flapped(a netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.flaps[a]++
-	now := g.now()
-	if last, ok := g.lost[a]; ok && now.Sub(last) < hasteInterval {
+	g.flaps[a.WithZone("")]++
+}
+
+// hasty reports whether the return of a session that was up, or only tried, may be hastened now, and counts that it is.
+func (g *guard) hasty(a netip.Addr, wasUp bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now, last := g.now(), g.lost
+	if !wasUp {
+		last = g.tried
+	}
+	if t, ok := last[a]; ok && now.Sub(t) < hasteInterval {
 		return false
 	}
-	g.lost[a] = now
+	last[a] = now
 	return true
 }
 
@@ -125,29 +136,12 @@ func (g *guard) keep(peers []Peer) {
 	defer g.mu.Unlock()
 	known := map[netip.Addr]bool{}
 	for _, p := range peers {
-		known[p.Address] = true
+		known[p.Address], known[p.Address.WithZone("")] = true, true
 	}
-	for _, a := range keysOf(g.rests, g.lost, g.flaps) {
-		if !known[a] {
-			delete(g.rests, a)
-			delete(g.lost, a)
-			delete(g.flaps, a)
-		}
-	}
-}
-
-func keysOf(rests map[netip.Addr]*rest, lost map[netip.Addr]time.Time, flaps map[netip.Addr]uint32) []netip.Addr {
-	var out []netip.Addr
-	for a := range rests {
-		out = append(out, a)
-	}
-	for a := range lost {
-		out = append(out, a)
-	}
-	for a := range flaps {
-		out = append(out, a)
-	}
-	return out
+	maps.DeleteFunc(g.rests, func(a netip.Addr, _ *rest) bool { return !known[a] })
+	maps.DeleteFunc(g.lost, func(a netip.Addr, _ time.Time) bool { return !known[a] })
+	maps.DeleteFunc(g.tried, func(a netip.Addr, _ time.Time) bool { return !known[a] })
+	maps.DeleteFunc(g.flaps, func(a netip.Addr, _ uint32) bool { return !known[a] })
 }
 
 // fill completes the status of the peers.
@@ -156,7 +150,7 @@ func (g *guard) fill(list []PeerStatus) {
 	defer g.mu.Unlock()
 	for i := range list {
 		p := &list[i]
-		p.Flaps = max(p.Flaps, g.flaps[p.Address])
+		p.Flaps = max(p.Flaps, g.flaps[p.Address.WithZone("")])
 		r := g.rests[p.Address]
 		if r == nil || !r.shut || p.State != StatePrefixLimit && p.State != StateAdminDown {
 			continue
@@ -236,16 +230,16 @@ func (s *session) shutInternal(ctx context.Context, p Peer) error {
 	return err
 }
 
-// hasten has a session that was just lost come back sooner. GoBGP waits 5 s, and up to 2 s more for the first attempt. A peer
+// hasten has a session that was just lost, or an attempt at one that failed, come back sooner. GoBGP waits 5 s, and up to 2 s more for the first attempt. A peer
 // that is added anew has only the latter, but that drops the routes it is to keep in a graceful restart: of those peers the
 // wait is cut to 1 s, which GoBGP takes over when a peer is reset, disabled and enabled while it is idle.
-func (s *session) hasten(ctx context.Context, a netip.Addr) error {
+func (s *session) hasten(ctx context.Context, a netip.Addr, wasUp bool) error {
 	d := s.desired()
 	if d.config == nil || d.config.Shutdown != "" || s.rec.warm {
 		return nil
 	}
 	for _, p := range d.config.found() {
-		if p.Address.WithZone("") != a.WithZone("") || !s.guard.flapped(p.Address) {
+		if p.Address.WithZone("") != a.WithZone("") || !s.guard.hasty(p.Address, wasUp) {
 			continue
 		}
 		if err := s.rec.retrySoon(ctx, p, *d.config); err != nil {

@@ -62,19 +62,22 @@ func TestGuard(t *testing.T) {
 	}
 
 	// Losses are counted, hastened only once in a while, and forgotten with the peer.
-	if !g.flapped(b) || g.flapped(b) {
+	if !g.hasty(b, true) || g.hasty(b, true) || !g.hasty(b, false) || g.hasty(b, false) {
 		t.Error("hastened at once again, or never")
 	}
 	now = now.Add(hasteInterval)
-	if !g.flapped(b) {
+	if !g.hasty(b, true) {
 		t.Error("not hastened after a while")
+	}
+	for range 3 {
+		g.flapped(b)
 	}
 	list = []PeerStatus{{Address: b, Flaps: 1}}
 	if g.fill(list); list[0].Flaps != 3 {
 		t.Errorf("%d flaps", list[0].Flaps)
 	}
 	g.keep(nil)
-	if len(g.rests)+len(g.lost)+len(g.flaps) != 0 {
+	if len(g.rests)+len(g.lost)+len(g.tried)+len(g.flaps) != 0 {
 		t.Error("a peer that is gone is remembered")
 	}
 }

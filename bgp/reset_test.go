@@ -33,9 +33,6 @@ func TestReset(t *testing.T) {
 		r.host.fabric.want(t, 10*time.Second, atHost)
 		back := time.Since(start).Round(time.Millisecond)
 		t.Logf("peer %s: routes gone %s after the reset, back after %s", a, gone, back)
-		if back > 5*time.Second {
-			t.Errorf("back after %s: GoBGP's own wait was not cut", back)
-		}
 	}
 	if err := r.host.Reset(t.Context(), addr("10.0.9.9"), ""); !errors.Is(err, bgp.ErrNoPeer) {
 		t.Errorf("reset of a stranger: %v", err)

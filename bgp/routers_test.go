@@ -194,6 +194,7 @@ protocol bgp host {
   passive on;
   hold time 9;
   keepalive time 3;
+  error wait time 1, 2; # by default it refuses us for a minute after its link was down
   ipv4 { import all; export where source = RTS_STATIC; };
   ipv6 { import all; export where source = RTS_STATIC; next hop address fd00:2::; };
 }

@@ -45,8 +45,9 @@ type session struct {
 	lost     chan error
 	flushed  time.Time
 	failures int
-	looked   bool           // watchOver has looked
-	watchers sync.WaitGroup // goroutines that end with the session
+	looked   bool                                      // watchOver has looked
+	watchers sync.WaitGroup                            // goroutines that end with the session
+	states   map[netip.Addr]api.PeerState_SessionState // of the sessions, by address without zone
 
 	flush, retry, deadline, admit, rest, release *time.Timer
 }
@@ -64,7 +65,7 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 	}
 	defer cc.Close()
 	ss := &session{
-		Speaker: s, begun: time.Now(), events: make(chan *api.WatchEventResponse, 64), lost: make(chan error, 1),
+		Speaker: s, states: map[netip.Addr]api.PeerState_SessionState{}, begun: time.Now(), events: make(chan *api.WatchEventResponse, 64), lost: make(chan error, 1),
 		rec:   &reconciler{conn: conn{api.NewGobgpApiClient(cc)}, log: s.log, admitted: map[netip.Addr]time.Time{}, stations: map[netip.AddrPort]Station{}, edit: &s.edit, given: map[netip.Addr]bool{}},
 		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(), rest: stopped(), release: stopped(),
 	}
@@ -321,8 +322,15 @@ func (s *session) handle(ctx context.Context, ev *api.WatchEventResponse) error 
 	if !ok {
 		return nil // the end of the initial list
 	}
-	established := p.GetPeer().GetState().GetSessionState() == api.PeerState_ESTABLISHED
-	return s.peer(ctx, a, established, p.GetType() == api.WatchEventResponse_PeerEvent_INIT)
+	state, initial := p.GetPeer().GetState().GetSessionState(), p.GetType() == api.WatchEventResponse_PeerEvent_INIT
+	before := s.states[a.WithZone("")]
+	s.states[a.WithZone("")] = state
+	if state == api.PeerState_IDLE && before >= api.PeerState_OPENSENT {
+		if err := s.hasten(ctx, a, before == api.PeerState_ESTABLISHED); err != nil {
+			return err
+		}
+	}
+	return s.peer(ctx, a, state == api.PeerState_ESTABLISHED, initial)
 }
 
 // table takes routes, or an End-of-RIB, which comes as one path without a prefix.
@@ -348,12 +356,10 @@ func (s *session) peer(ctx context.Context, a netip.Addr, established, initial b
 		}
 		s.checkSynced()
 	}
-	if !initial && wasUp && !established {
-		if err := s.hasten(ctx, a); err != nil {
-			return err
-		}
-	}
 	if !initial && wasUp != established {
+		if wasUp {
+			s.guard.flapped(a)
+		}
 		if err := s.watchOver(ctx); err != nil {
 			return err
 		}

@@ -42,7 +42,8 @@ type Links struct {
 	up     map[string]bool
 }
 
-// NewLinks subscribes to the links of the calling thread's network namespace.
+// NewLinks subscribes to the links of the calling thread's network namespace, and finds those of the peers. What happens to
+// them from then on is told once Run runs.
 func NewLinks(peers []netip.Addr, events LinkEvents, log *slog.Logger) (*Links, error) {
 	home, err := rtnl.ThreadNamespace()
 	if err != nil {
@@ -53,10 +54,23 @@ func NewLinks(peers []netip.Addr, events LinkEvents, log *slog.Logger) (*Links, 
 		home.Close()
 		return nil, fmt.Errorf("subscribe to link events: %w", err)
 	}
-	return &Links{
+	l := &Links{
 		events: events, log: log, home: home, socket: socket, wake: make(chan struct{}, 1), peers: peers,
 		linkOf: map[netip.Addr]string{}, up: map[string]bool{},
-	}, nil
+	}
+	l.find(peers)
+	return l, nil
+}
+
+// find notes the links of those peers whose link can be found now.
+func (l *Links) find(peers []netip.Addr) {
+	for _, p := range peers {
+		if zone := p.Zone(); zone != "" {
+			l.linkOf[p] = zone
+		} else if link, err := linkTo(p); err == nil {
+			l.linkOf[p] = link.Attrs().Name
+		}
+	}
 }
 
 // SetPeers changes the peers whose links matter.
@@ -166,13 +180,7 @@ func (l *Links) look() {
 	l.mu.Unlock()
 	maps.DeleteFunc(l.linkOf, func(a netip.Addr, _ string) bool { return !slices.Contains(peers, a) })
 	err := rtnl.Within(int(l.home.Fd()), func() error {
-		for _, p := range peers {
-			if zone := p.Zone(); zone != "" {
-				l.linkOf[p] = zone
-			} else if link, err := linkTo(p); err == nil {
-				l.linkOf[p] = link.Attrs().Name
-			}
-		}
+		l.find(peers)
 		for _, name := range l.links() {
 			link, err := netlink.LinkByName(name)
 			l.change(linkChange{name: name, up: err == nil && running(link.Attrs().RawFlags)})
