@@ -93,6 +93,20 @@ func (s *session) admissible(c Config) Config {
 	return c
 }
 
+// expected are the peers whose End-of-RIB completes the routes: all but those proven guilty. One on trial may be back within
+// the deadline, and what it announced stays until then. So does everything where nobody is left to tell anything.
+func (s *Speaker) expected(c Config) []Peer {
+	s.mu.Lock()
+	held := s.blame.Held(time.Now(), addresses(&c))
+	s.mu.Unlock()
+	all := c.expected()
+	innocent := slices.DeleteFunc(slices.Clone(all), func(p Peer) bool { h, ok := held[p.Address]; return ok && h.Suspects == 0 })
+	if len(innocent) == 0 {
+		return all
+	}
+	return innocent
+}
+
 // markHeld says which peers are held down, and why.
 func (s *Speaker) markHeld(list []PeerStatus) {
 	s.mu.Lock()

@@ -23,7 +23,7 @@ import (
 type keeper struct {
 	deaths atomic.Int32
 	mu     sync.Mutex // guards what follows
-	last   *process
+	dead   []*process
 	proc   *process
 }
 
@@ -47,7 +47,7 @@ func keepRunning(t *testing.T, n *node) *keeper {
 				return
 			}
 			k.mu.Lock()
-			k.last, k.proc = p, next
+			k.dead, k.proc = append(k.dead, p), next
 			k.mu.Unlock()
 			k.deaths.Add(1)
 		}
@@ -66,18 +66,18 @@ func (k *keeper) running() *process {
 func (k *keeper) lastWords() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.last == nil {
+	if len(k.dead) == 0 {
 		return ""
 	}
-	return k.last.out.String()
+	return k.dead[len(k.dead)-1].out.String()
 }
 
-// attack runs a hostile router in a namespace.
-func attack(t testing.TB, ns netns.NS, s *hostile.Server) {
+// attack runs a hostile router in a namespace, at one of its addresses.
+func attack(t testing.TB, ns netns.NS, address string, s *hostile.Server) {
 	t.Helper()
 	var l net.Listener
 	if err := ns.Do(func() (err error) {
-		l, err = net.Listen("tcp4", ":179")
+		l, err = net.Listen("tcp", net.JoinHostPort(address, "179"))
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -173,14 +173,10 @@ func (b *battlefield) unharmed(t *testing.T) {
 	}
 }
 
-func deadly() []hostile.Item {
-	return []hostile.Item{hostile.PathBeforePath(uint16(badPeer.ASN)), hostile.UnknownSubTLV(badPeer.ASN)}
-}
-
 // TestDeadlyUpdates shows that each of the two kills the speaker by a panic, that the first one already has its sender held
 // down, that the second one doubles the time, and that the good router's routes stay in their places.
 func TestDeadlyUpdates(t *testing.T) {
-	for _, item := range deadly() {
+	for _, item := range hostile.Deadly(badPeer)[:2] {
 		for _, badFirst := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, hostile first %t", item.Name, badFirst), func(t *testing.T) {
 				t.Parallel()
@@ -189,7 +185,7 @@ func TestDeadlyUpdates(t *testing.T) {
 				b.host.fabric.want(t, 10*time.Second, "10.64.2.0/26 via [10.0.1.0]")
 				k := keepRunning(t, b.host)
 				srv := &hostile.Server{Peer: badPeer, Attack: func() *hostile.Item { return &item }}
-				attack(t, b.bad, srv)
+				attack(t, b.bad, "10.0.2.0", srv)
 
 				p := b.held(t, 30*time.Second, "died once on its messages")
 				if d := k.deaths.Load(); d != 1 {
@@ -228,12 +224,51 @@ func TestDeadlyUpdates(t *testing.T) {
 	}
 }
 
+// TestDeadlyMessages shows the same, once, of every other place where GoBGP is known to panic.
+func TestDeadlyMessages(t *testing.T) {
+	for _, item := range hostile.Deadly(badPeer)[2:] {
+		t.Run(item.Name, func(t *testing.T) {
+			t.Parallel()
+			b := newBattlefield(t, false)
+			b.start(t)
+			b.host.fabric.want(t, 10*time.Second, "10.64.2.0/26 via [10.0.1.0]")
+			k := keepRunning(t, b.host)
+			attack(t, b.bad, "10.0.2.0", &hostile.Server{Peer: badPeer, Attack: func() *hostile.Item { return &item }})
+			p := b.held(t, 30*time.Second, "died once on its messages")
+			_, report, _ := strings.Cut(k.lastWords(), "panic: ")
+			t.Logf("%s, after %.300s", p.LastDown, report)
+			b.up(t, "10.0.1.0")
+			b.unharmed(t)
+		})
+	}
+}
+
+// TestCrashThatNamesNobody: the peers are tried in turns until the one is found.
+func TestCrashThatNamesNobody(t *testing.T) {
+	for _, badFirst := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hostile first %t", badFirst), func(t *testing.T) {
+			t.Parallel()
+			b := newBattlefield(t, badFirst)
+			b.start(t)
+			b.host.fabric.want(t, 10*time.Second, "10.64.2.0/26 via [10.0.1.0]")
+			k := keepRunning(t, b.host)
+			item := hostile.OpenAgain(badPeer)
+			item.After = 5 * time.Second // later than the good router takes to come up
+			attack(t, b.bad, "10.0.2.0", &hostile.Server{Peer: badPeer, Attack: func() *hostile.Item { return &item }})
+			p := b.held(t, 90*time.Second, "after the speaker process died once on its messages")
+			t.Logf("after %d deaths: %s", k.deaths.Load(), p.LastDown)
+			b.up(t, "10.0.1.0")
+			b.unharmed(t)
+		})
+	}
+}
+
 // TestKilledSpeakerBlamesNobody: an operator, or the kernel short of memory, says nothing about the peers.
 func TestKilledSpeakerBlamesNobody(t *testing.T) {
 	t.Parallel()
 	b := newBattlefield(t, false)
 	b.start(t)
-	attack(t, b.bad, &hostile.Server{Peer: badPeer})
+	attack(t, b.bad, "10.0.2.0", &hostile.Server{Peer: badPeer})
 	b.host.established(t, "10.0.2.0")
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		b.host.proc.signal(sig)
@@ -254,7 +289,7 @@ func TestOnlyPeerAttacks(t *testing.T) {
 	b.host.configure(t, b.conf, "10.64.1.0/26")
 	k := keepRunning(t, b.host)
 	item := hostile.UnknownSubTLV(badPeer.ASN)
-	attack(t, b.bad, &hostile.Server{Peer: badPeer, Attack: func() *hostile.Item { return &item }})
+	attack(t, b.bad, "10.0.2.0", &hostile.Server{Peer: badPeer, Attack: func() *hostile.Item { return &item }})
 	eventually(t, 60*time.Second, func() error {
 		if d := k.deaths.Load(); d < 4 { // by their doubling alone, the waits would be 10, 20 and 40 s
 			return fmt.Errorf("the peer was tried %d times", d)

@@ -166,11 +166,7 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 	}
 	s.view.configure(c)
 	admissible := s.admissible(c)
-	if expected := admissible.expected(); len(expected) > 0 || c.Shutdown != "" {
-		s.eor.setPeers(expected)
-	} else {
-		s.eor.setPeers(c.found()) // all are held down: nobody has told anything
-	}
+	s.eor.setPeers(s.expected(c))
 	if *opened {
 		s.schedule() // next hops may be judged otherwise now
 	} else {

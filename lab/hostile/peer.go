@@ -3,7 +3,6 @@ package hostile
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -99,15 +98,25 @@ func (p Peer) handshake(conn net.Conn, open []byte) error {
 // Server is a hostile router: it waits for hosts to open sessions and attacks in each.
 type Server struct {
 	Peer Peer
-	// Attack returns what to do in the next session; nil is a good router's session.
+	// Attack returns what to send next; nil is the session of a good router. It is asked in each connection, and again once
+	// the item before was left without an answer: many malformed messages do not end a session.
 	Attack func() *Item
 
-	sessions  atomic.Int64
-	attacks   atomic.Int64
-	mu        sync.Mutex // guards what follows
-	notified  [][]byte   // bodies of NOTIFICATIONs received
-	lastError error
+	sessions atomic.Int64
+	attacks  atomic.Int64
+	mu       sync.Mutex // guards what follows
+	last     *Item      // the one sent last
+	answer   []byte
+
+	pending *Item // owned by Run: not sent yet, for want of a session of its kind
 }
+
+const (
+	// patience is how long an answer is waited for before the session is used for the next item.
+	patience = 150 * time.Millisecond
+	// openPatience is the same after an OPEN, for which a speaker may wait long.
+	openPatience = time.Second
+)
 
 // Sessions counts the sessions that came up.
 func (s *Server) Sessions() int64 { return s.sessions.Load() }
@@ -115,14 +124,11 @@ func (s *Server) Sessions() int64 { return s.sessions.Load() }
 // Attacks counts the items sent.
 func (s *Server) Attacks() int64 { return s.attacks.Load() }
 
-// Answer is the last NOTIFICATION received, its code and subcode first, or nil, and why the last session ended.
-func (s *Server) Answer() ([]byte, error) {
+// Last is the item sent last, and the body of the NOTIFICATION that was the answer, nil without one.
+func (s *Server) Last() (*Item, []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.notified) == 0 {
-		return nil, s.lastError
-	}
-	return s.notified[len(s.notified)-1], s.lastError
+	return s.last, s.answer
 }
 
 // Run serves connections, one after the other, until ctx ends. It closes l.
@@ -140,83 +146,108 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return fmt.Errorf("accept a session to attack in: %w", err)
 		}
-		err = s.serve(ctx, conn)
-		s.mu.Lock()
-		s.lastError = err
-		s.mu.Unlock()
+		s.serve(ctx, conn)
 	}
 }
 
-// serve holds one session until the other side ends it.
-func (s *Server) serve(ctx context.Context, conn net.Conn) error {
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	var item *Item
-	if s.Attack != nil {
+func (s *Server) next() *Item {
+	item := s.pending
+	if s.pending = nil; item == nil && s.Attack != nil {
 		item = s.Attack()
 	}
+	return item
+}
+
+func (s *Server) send(conn net.Conn, item *Item) error {
+	s.attacks.Add(1)
+	s.mu.Lock()
+	s.last, s.answer = item, nil
+	s.mu.Unlock()
+	_, err := conn.Write(item.Bytes)
+	return err
+}
+
+// serve holds one session until either side ends it. How that happens is the other side's matter to judge.
+func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	item := s.next()
 	if item != nil && item.Phase == AsOpen {
-		s.attacks.Add(1)
-		if _, err := conn.Write(item.Bytes); err != nil {
-			return err
+		if s.send(conn, item) == nil && conn.SetDeadline(time.Now().Add(openPatience)) == nil {
+			s.listen(conn)
 		}
-		return s.listen(conn)
+		return
 	}
 	p := s.Peer
 	if item != nil {
 		p.TwoOctets = p.TwoOctets || item.TwoOctets
 	}
-	if err := p.handshake(conn, p.Open()); err != nil {
-		return err
+	if p.handshake(conn, p.Open()) != nil {
+		s.pending = item
+		return
 	}
 	s.sessions.Add(1)
 	if _, err := conn.Write(EndOfRIB()); err != nil {
-		return err
+		s.pending = item
+		return
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.listen(conn) }()
-	err := s.speak(ctx, conn, item, done)
+	ended := make(chan struct{})
+	go func() { s.listen(conn); close(ended) }()
+	s.speak(ctx, conn, item, ended)
 	conn.Close()
-	return errors.Join(err, <-done)
+	<-ended
 }
 
-// speak sends KEEPALIVEs, and the item when its time has come.
-func (s *Server) speak(ctx context.Context, conn net.Conn, item *Item, done chan error) error {
+// speak sends KEEPALIVEs, and the items when their time has come.
+func (s *Server) speak(ctx context.Context, conn net.Conn, item *Item, ended <-chan struct{}) {
 	alive := time.NewTicker(time.Second)
 	defer alive.Stop()
-	strike := make(<-chan time.Time)
+	var strike <-chan time.Time
 	if item != nil {
 		strike = time.After(item.After)
 	}
 	for {
-		out := Message(Keepalive)
+		var err error
 		select {
 		case <-ctx.Done():
-			return nil
-		case err := <-done:
-			done <- err
-			return nil
-		case <-strike:
-			s.attacks.Add(1)
-			out = item.Bytes
+			return
+		case <-ended:
+			return
 		case <-alive.C:
+			_, err = conn.Write(Message(Keepalive))
+		case <-strike:
+			err = s.send(conn, item)
+			select {
+			case <-ended:
+				return
+			case <-time.After(patience):
+			}
+			kind := item.TwoOctets
+			if item, strike = s.next(), nil; item == nil {
+				break
+			}
+			if item.Phase != Established || item.TwoOctets != kind {
+				s.pending = item
+				return
+			}
+			strike = time.After(item.After)
 		}
-		if _, err := conn.Write(out); err != nil {
-			return err
+		if err != nil {
+			return
 		}
 	}
 }
 
-// listen reads until the other side closes, and keeps its NOTIFICATION.
-func (s *Server) listen(conn net.Conn) error {
+// listen reads until the end of the connection, and keeps the NOTIFICATION.
+func (s *Server) listen(conn net.Conn) {
 	for {
 		kind, body, err := Read(conn)
 		if err != nil {
-			return err
+			return
 		}
 		if kind == Notification {
 			s.mu.Lock()
-			s.notified = append(s.notified, body)
+			s.answer = body
 			s.mu.Unlock()
 		}
 	}
