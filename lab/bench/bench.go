@@ -45,6 +45,7 @@ type Options struct {
 	Cycles           int    // of tor.churn
 	Iterations       int    // of attach.cni.*
 	Rounds           int    // of ipam.durable
+	Prefixes         int    // of fib.100k and failover.100k
 	Progress         func(fabric.Progress)
 }
 
@@ -72,6 +73,7 @@ var All = []Benchmark{
 	{"attach.cni.serial", one(attachCNISerial)},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
+	{"fib.100k", fib100k},
 }
 
 // Select finds benchmarks by name; no name selects all.

@@ -104,7 +104,7 @@ func memoryIdle(ctx context.Context, o Options) (Result, error) {
 		if err != nil {
 			return err
 		}
-		mb, err := residentMB(agent)
+		mb, err := memoryMB(agent, "VmRSS:")
 		if err != nil {
 			return err
 		}
@@ -117,18 +117,19 @@ func memoryIdle(ctx context.Context, o Options) (Result, error) {
 	return r, err
 }
 
-func residentMB(pid int) (float64, error) {
+// memoryMB is a figure of a process in proc_pid_status(5).
+func memoryMB(pid int, figure string) (float64, error) {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0, fmt.Errorf("memory of process %d: %w", pid, err)
 	}
 	for _, line := range strings.Split(string(status), "\n") {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, figure); ok {
 			kb, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
 			return kb * 1024 / 1e6, err
 		}
 	}
-	return 0, fmt.Errorf("memory of process %d: no VmRSS", pid)
+	return 0, fmt.Errorf("memory of process %d: no %s", pid, figure)
 }
 
 func (o Options) step(name string) func(done, total int) {
