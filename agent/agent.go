@@ -77,7 +77,8 @@ type Options struct {
 	Settle    time.Duration // for which ToRs are given time to follow a change
 	// Sessions has the BGP sessions be like this.
 	Sessions func(ctx context.Context, s Sessions) error
-	// OnDrain is told before the sessions are taken down, and before they come up again; nil: nobody is.
+	// OnDrain is told before the sessions are taken down, and before they come up again; nil: nobody is. It may be told the
+	// same again, when a step is repeated or the agent starts on a drained host.
 	OnDrain func(ctx context.Context, drained bool, reason string) error
 }
 
