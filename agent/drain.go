@@ -146,7 +146,7 @@ func (d *drainer) comeBack() error {
 	if d.status.Stage == Serving || d.status.Stage == Undraining {
 		return nil
 	}
-	return d.turn(DrainRecord{}, func(s *DrainStatus) { s.Stage, s.Deadline, s.Err = Undraining, time.Time{}, nil })
+	return d.turn(DrainRecord{}, func(s *DrainStatus) { s.Stage, s.Step, s.Deadline, s.Err = Undraining, "starting", time.Time{}, nil })
 }
 
 // reached makes an end known, unless the direction has changed meanwhile.
@@ -210,7 +210,7 @@ func (a *Agent) Drain(ctx context.Context, req DrainRequest, watch func(DrainSta
 	return a.followDrain(ctx, watch, func(s DrainStatus) (bool, error) {
 		switch s.Stage {
 		case Serving, Undraining:
-			return true, fmt.Errorf("%w: somebody has ended the drain meanwhile", ErrMismatch)
+			return true, fmt.Errorf("drain: %w: somebody has ended it meanwhile", ErrOvertaken)
 		}
 		return s.Stage == Drained && s.Step == "", nil
 	})
@@ -230,7 +230,7 @@ func (a *Agent) Undrain(ctx context.Context, watch func(DrainStatus)) (DrainStat
 	}
 	return a.followDrain(ctx, watch, func(s DrainStatus) (bool, error) {
 		if s.Stage == Draining || s.Stage == Drained {
-			return true, fmt.Errorf("%w: somebody has begun another drain meanwhile", ErrMismatch)
+			return true, fmt.Errorf("undrain: %w: somebody has begun another drain meanwhile", ErrOvertaken)
 		}
 		return s.Stage == Serving, nil
 	})

@@ -237,7 +237,7 @@ func TestUndrainInTheMiddle(t *testing.T) {
 		if _, err := r.Undrain(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-ended; !errors.Is(err, agent.ErrMismatch) {
+		if err := <-ended; !errors.Is(err, agent.ErrOvertaken) {
 			t.Errorf("the drain: %v", err)
 		}
 		r.story(t, append(leaving, `on drain false ""`, `sessions 2 ""`, `sessions 1 ""`, `sessions 0 ""`)...)
@@ -259,7 +259,7 @@ func TestUndrainOfAStuckDrain(t *testing.T) {
 		if _, err := r.Undrain(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-ended; !errors.Is(err, agent.ErrMismatch) {
+		if err := <-ended; !errors.Is(err, agent.ErrOvertaken) {
 			t.Errorf("the drain: %v", err)
 		}
 		r.story(t, comeBack...)

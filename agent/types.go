@@ -62,5 +62,6 @@ var (
 	ErrNotReady     = errors.New("agent not ready")
 	ErrStorage      = errors.New("lease file not writable")
 	ErrDraining     = errors.New("host has been taken out of the fabric")
+	ErrOvertaken    = errors.New("overtaken by another request")
 	ErrSourceAway   = errors.New("source of blocks cannot be reached")
 )

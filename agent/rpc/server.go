@@ -239,6 +239,7 @@ func rpcError(err error) error {
 		{agent.ErrNotFound, codes.NotFound},
 		{agent.ErrNotReady, codes.Unavailable},
 		{agent.ErrDraining, codes.FailedPrecondition},
+		{agent.ErrOvertaken, codes.Aborted},
 		{agent.ErrStorage, codes.Unavailable},
 	} {
 		if errors.Is(err, m.err) {
