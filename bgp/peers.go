@@ -232,7 +232,7 @@ func statusOf(p *api.Peer, down meta.Down) PeerStatus {
 			}
 		}
 		out.Families = append(out.Families, FamilyStatus{
-			Family: f, Received: st.GetReceived(), Advertised: advertised,
+			Family: f, Received: st.GetReceived(), Advertised: advertised, Spoken: out.State == StateEstablished && spoken[f],
 			EndOfRIB: a.GetMpGracefulRestart().GetState().GetEndOfRibReceived(),
 		})
 	}

@@ -244,6 +244,7 @@ type FamilyStatus struct {
 	Refused    RefusedCount
 	Advertised uint64 // to an established peer that speaks the family
 	EndOfRIB   bool   // received on this session
+	Spoken     bool   // by both sides of an established session
 }
 
 // MessageCount counts BGP messages of one direction.

@@ -266,5 +266,5 @@ func (f *Failover) recover(ctx context.Context) {
 
 // complete says whether a peer has told all its routes.
 func complete(s bgp.PeerStatus) bool {
-	return len(s.Families) > 0 && !slices.ContainsFunc(s.Families, func(f bgp.FamilyStatus) bool { return !f.EndOfRIB })
+	return len(s.Families) > 0 && !slices.ContainsFunc(s.Families, func(f bgp.FamilyStatus) bool { return f.Spoken && !f.EndOfRIB })
 }

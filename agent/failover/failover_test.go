@@ -71,7 +71,7 @@ func (w *world) did(t *testing.T, want ...string) {
 
 // see is what the speaker tells of a peer, now and when asked.
 func (w *world) see(f *Failover, addr netip.Addr, state, lastDown string, eor bool) {
-	s := bgp.PeerStatus{Address: addr, State: state, LastDown: lastDown, Families: []bgp.FamilyStatus{{Family: bgp.IPv4, EndOfRIB: eor}}}
+	s := bgp.PeerStatus{Address: addr, State: state, LastDown: lastDown, Families: []bgp.FamilyStatus{{Family: bgp.IPv4, Spoken: true, EndOfRIB: eor}, {Family: bgp.IPv6}}}
 	w.mu.Lock()
 	w.peers = append(slices.DeleteFunc(w.peers, func(p bgp.PeerStatus) bool { return p.Address == addr }), s)
 	w.mu.Unlock()

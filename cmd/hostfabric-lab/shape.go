@@ -32,6 +32,7 @@ func (o *shapeOptions) AddFlags(cmd *cobra.Command) {
 	fs.StringVar(&o.tor, "tor", string(tor.Embedded), "ToRs and spine: "+strings.Join(kinds, ", "))
 	fs.BoolVar(&o.shape.IPv6, "ipv6", false, "dual stack")
 	fs.BoolVar(&o.shape.Unnumbered, "unnumbered", false, "sessions by interface between hosts and ToRs (frr, bird)")
+	fs.BoolVar(&o.shape.BFD, "bfd", false, "BFD between hosts and ToRs, 3 x 100 ms (frr, bird)")
 }
 
 func addNameFlag(cmd *cobra.Command, shape *fabric.Shape) {

@@ -80,11 +80,11 @@ Problem        route 10.64.0.0/26 failed
 				{Address: "10.0.1.0", Description: "tor1", Asn: 4200000001, State: "established", Uptime: durationpb.New(90 * time.Second),
 					PrefixesReceived: 12, PrefixesAccepted: 10, PrefixesAdvertised: 2, PrefixesRefused: 2,
 					RefusedCounts: []*apiv1.RefusedCount{{Family: "ipv4", Reason: "not_listed", Prefixes: 2}},
-					Bfd: &apiv1.BFDSession{State: "Up"}},
+					Bfd:           &apiv1.BFDSession{State: "Up"}},
 				{Address: "10.0.2.0", Description: "tor2", Asn: 4200000002, State: "established", Uptime: durationpb.New(90 * time.Second),
 					PrefixesReceived: 11, PrefixesAccepted: 10, PrefixesAdvertised: 2, PrefixesRefused: 1,
 					RefusedCounts: []*apiv1.RefusedCount{{Family: "ipv4", Reason: "own_space", Prefixes: 1}},
-					Bfd: &apiv1.BFDSession{State: "Down"}},
+					Bfd:           &apiv1.BFDSession{State: "Down"}},
 				{Address: "fe80::1", Interface: "eth0", Asn: 65001, State: "active", Reason: "hold timer expired"},
 			}},
 			table: `

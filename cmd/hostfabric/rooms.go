@@ -98,7 +98,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}
 	r.learner = &agent.Learner{Table: r.table}
 	r.learner.SetMetric(cfg.Routes.Metric)
-	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, changed: make(chan struct{}, 1), log: log, sessions: r.drain.Sessions()}
+	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, changed: make(chan struct{}, 1), links: uplinks{}, log: log, sessions: r.drain.Sessions()}
 	if r.routers, err = unnumbered.New(peerInterfaces(cfg), unnumbered.Options{Log: log.With("room", "unnumbered"), Changed: r.feed.routersChanged}); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.Pee
 
 // speakerConfig is the BGP state this host wants, with the uplinks and the routers found on them as they are now. own are its
 // blocks.
-func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix, router func(link string) unnumbered.Router) bgp.Config {
+func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix, router func(link string) unnumbered.Router, links uplinks) bgp.Config {
 	out := bgp.Config{
 		ASN: cfg.ASN, RouterID: routerID, Listen: cfg.BGP.Listen, ListenPort: cfg.BGP.Port, Multipath: cfg.BGP.Multipath,
 		GracefulRestart: bgp.GracefulRestart{
@@ -58,10 +58,10 @@ func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix, 
 		if p.Interface != "" {
 			peer.Address, peer.Pending = found(p.Interface, router(p.Interface))
 		} else {
-			peer.NextHop6 = nextHop6(p.Address)
+			peer.NextHop6 = links.nextHop6(p.Address)
 		}
 		if peer.Pending == "" {
-			peer.Subnets = subnets(peer.Address)
+			peer.Subnets = links.subnets(peer.Address)
 		}
 		out.Peers = append(out.Peers, peer)
 	}
@@ -83,27 +83,33 @@ func found(link string, r unnumbered.Router) (addr netip.Addr, pending string) {
 // onLink stands for the peer on an interface before its address is known: it names the interface.
 func onLink(link string) netip.Addr { return netip.MustParseAddr("fe80::").WithZone(link) }
 
+// uplinks are the links to the peers, as last found. One that is down has no route that leads to it, and comes back: what is
+// known of it stays, or every flap would have GoBGP judge all routes twice.
+type uplinks map[netip.Addr]uplink.Link
+
+func (u uplinks) to(peer netip.Addr) uplink.Link {
+	if link, err := uplink.To(peer); err == nil && len(link.Addresses) > 0 {
+		slices.SortFunc(link.Addresses, netip.Prefix.Compare)
+		u[peer] = link
+	}
+	return u[peer] // none: not up yet; followUplinks looks again
+}
+
 // nextHop6 is the next hop of our IPv6 prefixes on an IPv4 session: our address on its link. Zero while there is none.
-func nextHop6(peer netip.Addr) netip.Addr {
+func (u uplinks) nextHop6(peer netip.Addr) netip.Addr {
 	if !peer.Is4() {
 		return netip.Addr{}
 	}
-	link, err := uplink.To(peer)
-	if err != nil {
-		return netip.Addr{} // not up yet; followUplinks looks again
-	}
-	return link.GlobalIPv6()
+	return u.to(peer).GlobalIPv6()
 }
 
 // subnets are what a peer may name next hops in. Of one whose link is not there yet, or that is not on a link of this host, it
 // is the peer itself.
-func subnets(peer netip.Addr) []netip.Prefix {
-	link, err := uplink.To(peer)
-	if err != nil || len(link.Addresses) == 0 {
-		return []netip.Prefix{netip.PrefixFrom(peer.WithZone(""), peer.BitLen())}
+func (u uplinks) subnets(peer netip.Addr) []netip.Prefix {
+	if link := u.to(peer); len(link.Addresses) > 0 {
+		return link.Addresses
 	}
-	slices.SortFunc(link.Addresses, netip.Prefix.Compare)
-	return link.Addresses
+	return []netip.Prefix{netip.PrefixFrom(peer.WithZone(""), peer.BitLen())}
 }
 
 // speakerFeed keeps the speaker's configuration true as blocks and uplinks change.
@@ -117,9 +123,10 @@ type speakerFeed struct {
 	given func(ctx context.Context, cfg *config.Config, peers []bgp.Peer) error
 	log   *slog.Logger
 
-	mu   sync.Mutex // guards what follows, cfg and routerID, and keeps changes in order
-	own  []netip.Prefix
-	have bgp.Config // as last given
+	mu    sync.Mutex // guards what follows, cfg and routerID, and keeps changes in order
+	own   []netip.Prefix
+	have  bgp.Config // as last given
+	links uplinks
 	// sessions is how a drain wants them.
 	sessions agent.Sessions
 }
@@ -157,7 +164,7 @@ func (f *speakerFeed) setSessions(ctx context.Context, s agent.Sessions) error {
 
 // wanted is what a configuration comes to for the speaker now. Caller holds mu.
 func (f *speakerFeed) wanted(cfg *config.Config, routerID netip.Addr) bgp.Config {
-	c := speakerConfig(cfg, routerID, f.own, f.routers.Router)
+	c := speakerConfig(cfg, routerID, f.own, f.routers.Router, f.links)
 	c.Leave, c.Shutdown = f.sessions.Leave, f.sessions.Shutdown
 	return c
 }

@@ -29,8 +29,10 @@ type Shape struct {
 	IPv6       bool     // dual stack: cables, sessions and containers
 	Unnumbered bool     // the hosts' cables have no addresses, their sessions are by interface; not with tor.Embedded
 	Graceful   bool     // ToRs of FRR or BIRD restart gracefully themselves, beside helping hosts to; the spine does neither
-	BFD        bool     // hosts and routers watch one another with BFD, 3 x 100 ms
-	Feed       int      // prefixes that the spine announces beside the default route; up to 2^20
+	BFD        bool     // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
+	// BFDGraceful has ToRs of BIRD take a host that BFD says is dead for one that restarts.
+	BFDGraceful bool
+	Feed        int // prefixes that the spine announces beside the default route; up to 2^20
 
 	Source      Source        // of the hosts' blocks; default Static
 	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
@@ -357,9 +359,13 @@ func (p Plan) TorNode(r Router) tor.Node {
 		}
 	}
 	for _, l := range r.Links {
-		n.Neighbors = append(n.Neighbors, tor.Neighbor{
+		neighbor := tor.Neighbor{
 			Name: l.Peer, Link: l.Name, Address: l.PeerAddr, Local: l.Addr.Addr(), Local6: l.Addr6.Addr(), ASN: l.PeerASN, Passive: !l.Up, Unnumbered: l.Unnumbered,
-		})
+		}
+		if p.BFD && !l.Up && r.Name != p.Spine.Name {
+			neighbor.BFD = tor.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, Graceful: p.BFDGraceful}
+		}
+		n.Neighbors = append(n.Neighbors, neighbor)
 	}
 	return n
 }

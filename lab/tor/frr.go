@@ -80,7 +80,11 @@ func (f frr) run(ctx context.Context, name string) error {
 // args keeps everything of an instance in its own folder, and the vty off TCP.
 func (f frr) args(name string) []string {
 	in := func(file string) string { return filepath.Join(f.node.Dir, file) }
-	return []string{"-f", in(name + ".conf"), "-i", in(name + ".frr.pid"), "-z", in("zserv.api"), "--vty_socket", f.node.Dir, "-P", "0", "--log", "stdout", "--log-level", "notifications"}
+	args := []string{"-f", in(name + ".conf"), "-i", in(name + ".frr.pid"), "-z", in("zserv.api"), "--vty_socket", f.node.Dir, "-P", "0", "--log", "stdout", "--log-level", "notifications"}
+	if name == "bfdd" {
+		args = append(args, "--bfdctl", in("bfdd.sock"))
+	}
+	return args
 }
 
 // configure writes the files. The daemons run as user frr, and their folder must be theirs.
@@ -92,7 +96,7 @@ func (f frr) configure() error {
 	if err := os.Chown(f.node.Dir, uid, gid); err != nil {
 		return err
 	}
-	for name, tmpl := range map[string]*template.Template{"zebra.conf": zebraConf, "bgpd.conf": bgpdConf} {
+	for name, tmpl := range map[string]*template.Template{"zebra.conf": zebraConf, "bgpd.conf": bgpdConf, "bfdd.conf": bfddConf} {
 		var conf bytes.Buffer
 		if err := tmpl.Execute(&conf, f.node); err != nil {
 			return err
@@ -125,6 +129,12 @@ hostname {{.Name}}
 no zebra nexthop kernel enable
 `))
 
+// bfdd gets its peers from bgpd.
+var bfddConf = template.Must(template.New("bfdd.conf").Parse(`! {{.Name}}; written by hostfabric-lab.
+frr defaults datacenter
+hostname {{.Name}}
+`))
+
 // Graceful restart is left at FRR's default, helper mode: a host's routes survive the restart of its speaker. With Graceful
 // its own restart is graceful too, but only towards neighbours below it: FRR 8.4 has zebra drop all old routes as soon as one
 // session to a neighbour in restarting mode comes up without the capability, or with the restart bit, which every FRR sets in
@@ -145,7 +155,7 @@ router bgp {{.ASN}}
 {{- else if eq .Restart "none"}}
  bgp graceful-restart-disable
 {{- end}}
-{{- range .Neighbors}}
+{{- range .Neighbors}}{{$peer := .Peer}}
 {{- if .Unnumbered}}
  neighbor {{.Link}} interface v6only remote-as {{.ASN}}
 {{- else}}
@@ -160,6 +170,9 @@ router bgp {{.ASN}}
 {{- if .Passive}}
  neighbor {{.Peer}} passive
 {{- end}}
+{{- with .BFD}}{{if .Interval}}
+ neighbor {{$peer}} bfd {{.Multiplier}} {{.Milliseconds}} {{.Milliseconds}}
+{{- end}}{{end}}
 {{- end}}
  address-family ipv4 unicast
   maximum-paths 64
@@ -186,7 +199,13 @@ router bgp {{.ASN}}
 // frr is a running FRR.
 type frr struct{ processes }
 
-func newFRR(n Node) frr { return frr{processes{node: n, daemons: []string{"zebra", "bgpd"}}} }
+func newFRR(n Node) frr {
+	daemons := []string{"zebra", "bgpd"}
+	if n.BFD() {
+		daemons = []string{"zebra", "bfdd", "bgpd"}
+	}
+	return frr{processes{node: n, daemons: daemons}}
+}
 
 // Kill also removes the buffers that only a daemon in good health removes itself.
 func (f frr) Kill() error {
