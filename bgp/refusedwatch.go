@@ -33,6 +33,7 @@ type refusedWatch struct {
 	conn     conn
 	log      *slog.Logger
 	desired  func() desired
+	synced   func() bool // before that, the tallies are behind and the speaker has better things to do
 	tallies  *tallies
 	refusals *refusals
 	marks    map[tallyKey]*refusedMark
@@ -63,6 +64,12 @@ func (g *glance) took(start time.Time, now counters, duty time.Duration) time.Du
 // counters tell whether a table can have changed.
 type counters struct{ received, afterLoops, updates, gen uint64 }
 
+func (s *session) refusedWatch() *refusedWatch {
+	return &refusedWatch{
+		conn: s.rec.conn, log: s.log, desired: s.desired, synced: func() bool { return s.Status().Synced }, tallies: s.view.tallies, refusals: s.refusals, marks: map[tallyKey]*refusedMark{},
+	}
+}
+
 // run looks until ctx ends. Failures are those of the connection, whose end the session hears of.
 func (w *refusedWatch) run(ctx context.Context) {
 	tick := time.NewTicker(refusedInterval)
@@ -82,7 +89,7 @@ func (w *refusedWatch) run(ctx context.Context) {
 // look compares the counters of all peers, and walks where that is due.
 func (w *refusedWatch) look(ctx context.Context) error {
 	d := w.desired()
-	if d.config == nil {
+	if d.config == nil || !w.synced() {
 		return nil
 	}
 	policy, ok := d.config.Policy.(HostPolicy)

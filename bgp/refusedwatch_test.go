@@ -89,7 +89,7 @@ func (c *talker) talk(t *testing.T, d time.Duration, each func(second int)) (*re
 	config := &Config{ASN: 65001, Peers: []Peer{{Address: netip.MustParseAddr("10.0.1.1"), ASN: 65101, MaxPrefixes: 500_000}}, Policy: HostPolicy{OwnSpace: prefixList("10.64.1.0/26")}}
 	w := &refusedWatch{
 		conn: conn{c}, log: slog.New(slog.NewTextHandler(&log, nil)), tallies: newTallies(), refusals: newRefusals(), marks: map[tallyKey]*refusedMark{},
-		desired: func() desired { return desired{config: config} },
+		desired: func() desired { return desired{config: config} }, synced: func() bool { return true },
 	}
 	c.began, c.each = time.Now(), each
 	ctx, cancel := context.WithTimeout(t.Context(), d)

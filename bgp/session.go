@@ -213,10 +213,7 @@ func (s *session) open(ctx context.Context, c Config) error {
 		s.warmEnd = time.Now().Add(c.GracefulRestart.restartTime())
 		s.admit.Reset(admitInterval)
 	}
-	watch := &refusedWatch{
-		conn: s.rec.conn, log: s.log, desired: s.desired, tallies: s.view.tallies, refusals: s.refusals, marks: map[tallyKey]*refusedMark{},
-	}
-	s.watchers.Go(func() { watch.run(ctx) })
+	s.watchers.Go(func() { s.refusedWatch().run(ctx) })
 	go func() {
 		for {
 			ev, err := stream.Recv()
