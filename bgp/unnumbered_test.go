@@ -279,8 +279,11 @@ router bgp 65101
 	eventually(t, 10*time.Second, func() error {
 		for _, p := range []string{"ipv4 unicast 10.64.1.0/26", "ipv6 unicast fd64:0:1::/64"} {
 			out, err := f.run("show bgp " + p)
-			if err != nil || !strings.Contains(out, us.WithZone("").String()) {
-				return fmt.Errorf("%s: %v\n%s", p, err, out)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(out, us.WithZone("").String()) {
+				return fmt.Errorf("%s is not from us:\n%s", p, out)
 			}
 		}
 		return nil
