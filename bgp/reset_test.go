@@ -100,3 +100,33 @@ func TestComesBackSoon(t *testing.T) {
 		}
 	}
 }
+
+// TestHastenedHelper: the session of a router that restarts gracefully comes back soon, and its routes stay meanwhile.
+func TestHastenedHelper(t *testing.T) {
+	t.Parallel()
+	h, rt := nstest.New(t, "host"), nstest.New(t, "tor")
+	cable(t, h, rt, 1)
+	tor, host := newNode(t, rt, "tor"), newNode(t, h, "host")
+	tor.configure(t, torConfig(bgp.Peer{Address: addr("10.0.1.1"), ASN: 65001, Passive: true}), "0.0.0.0/0")
+	host.configure(t, hostConfig(bgp.Peer{Address: addr("10.0.1.0"), ASN: 65100}), "10.64.1.0/26")
+	host.fabric.want(t, 10*time.Second, "0.0.0.0/0 via [10.0.1.0]")
+	before := host.peer(t, "10.0.1.0").Since
+	start := time.Now()
+	tor.respawn(t)
+	eventually(t, 15*time.Second, func() error {
+		if p := host.peer(t, "10.0.1.0"); p.State != bgp.StateEstablished || p.Since.Equal(before) || p.PeerRestarting {
+			return fmt.Errorf("%s since %s, restarting %t, last down %q", p.State, p.Since, p.PeerRestarting, p.LastDown)
+		}
+		return nil
+	})
+	took := time.Since(start).Round(10 * time.Millisecond)
+	t.Logf("session back %s after the router's speaker was killed", took)
+	if took > 5*time.Second {
+		t.Errorf("%s to come back: GoBGP's own wait was not cut", took)
+	}
+	host.fabric.mu.Lock()
+	defer host.fabric.mu.Unlock()
+	if len(host.fabric.gone) > 0 {
+		t.Errorf("withdrawn while the router restarted: %v", host.fabric.gone)
+	}
+}
