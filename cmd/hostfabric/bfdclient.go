@@ -34,14 +34,13 @@ func newBFDFeed(cfg *config.Config, down func(netip.Addr, string), log *slog.Log
 	return f
 }
 
-// changed follows a session. Only one that this agent has seen up is news when it is down. A peer that says AdminDown means
-// that it stops BFD, not that the path is dead (RFC 5882 section 4.2).
+// changed follows a session. Only one that this agent has seen up is news when it is down.
 func (f *bfdFeed) changed(s bfd.Status) {
 	f.mu.Lock()
 	was := f.up[s.Peer]
 	f.up[s.Peer] = s.State == bfd.Up
 	f.mu.Unlock()
-	if was && s.State == bfd.Down && s.RemoteState != bfd.AdminDown {
+	if was && s.PathFailed() {
 		f.down(s.Peer, "BFD: "+s.LastDown)
 	}
 }
