@@ -92,14 +92,13 @@ func (e *engine) ring() {
 	_, _ = unix.Write(e.bell, one[:]) // it fails only when the bell rings already
 }
 
-// run works until ctx ends. It tells once, through started, how the thread is scheduled.
-func (e *engine) run(ctx context.Context, started func(priority string)) error {
+// run works until ctx ends.
+func (e *engine) run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread() //nolint:gocritic // the process ends with the engine
 	defer e.close()
 	stop := context.AfterFunc(ctx, e.ring)
 	defer stop()
-	started(raisePriority())
 	for ctx.Err() == nil {
 		if err := e.sleep(e.wake()); err != nil {
 			return err

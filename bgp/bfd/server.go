@@ -117,9 +117,7 @@ func (s *server) run(ctx context.Context, upgraded bool) error {
 	defer stopEngine()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return s.engine.run(engineCtx, func(priority string) {
-			s.opts.Log.Info("bfd ready", "socket", s.opts.Socket, "version", s.opts.Version, "scheduling", priority, "upgraded", upgraded)
-		})
+		return s.engine.run(engineCtx)
 	})
 	g.Go(func() error {
 		defer stopEngine()
@@ -128,6 +126,7 @@ func (s *server) run(ctx context.Context, upgraded bool) error {
 		return nil
 	})
 	g.Go(func() error { s.report(ctx); return nil })
+	s.opts.Log.Info("bfd ready", "socket", s.opts.Socket, "version", s.opts.Version, "scheduling", raisePriority(), "upgraded", upgraded)
 	if s.opts.Ready != nil {
 		s.opts.Ready()
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,9 +16,9 @@ type session struct {
 	ifindex int // of want.Interface; 0: none wanted, -1: it does not exist
 	fd      int // -1: could not be opened yet
 	port    uint16
-	errno   error  // of the last send, to notice when it changes
-	err     string // why it cannot send
-	deaf    string // why its family cannot receive
+	errno   unix.Errno // of the last send, to notice when it changes
+	err     string     // why it cannot send
+	deaf    string     // why its family cannot receive
 
 	since    time.Time
 	ups      uint64
@@ -51,7 +52,7 @@ func (s *session) open() {
 	if errors.Is(err, unix.EADDRINUSE) {
 		port = 0 // somebody has taken it meanwhile
 	}
-	s.fd, s.port, s.err, s.errno = fd, port, "", nil
+	s.fd, s.port, s.err, s.errno = fd, port, "", 0
 	if err != nil {
 		s.err = err.Error()
 	}
@@ -69,24 +70,30 @@ func (s *session) send(b []byte) (news bool) {
 	if s.fd < 0 {
 		return false
 	}
-	_, err := unix.Write(s.fd, b)
-	if errors.Is(err, unix.ECONNREFUSED) { // what the peer said to an earlier packet; this one has not been sent
-		_, err = unix.Write(s.fd, b)
+	errno := write(s.fd, b)
+	if errno == unix.ECONNREFUSED { // what the peer said to an earlier packet; this one has not been sent
+		errno = write(s.fd, b)
 	}
-	if err == nil {
+	if errno == 0 {
 		s.out++
 	}
-	if err == s.errno { //nolint:errorlint // both are the bare Errno
+	if errno == s.errno {
 		return false
 	}
-	s.errno, s.err = err, ""
-	if err != nil {
-		s.err = "send: " + err.Error()
+	s.errno, s.err = errno, ""
+	if errno != 0 {
+		s.err = "send: " + errno.Error()
 	}
-	if err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EAGAIN) {
+	if errno != 0 && errno != unix.ECONNREFUSED && errno != unix.EAGAIN {
 		s.close() // the address or the interface may have gone: begin anew
 	}
 	return true
+}
+
+// write is raw for the reason that receiver.next gives.
+func write(fd int, b []byte) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return errno
 }
 
 // moved records a change of state.
