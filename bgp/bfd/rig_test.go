@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 	if socket := os.Getenv(clientEnv); socket != "" {
 		os.Exit(runClient(socket))
 	}
+	if os.Getenv(witnessEnv) != "" {
+		os.Exit(runWitness())
+	}
 	os.Exit(m.Run())
 }
 
@@ -140,6 +143,17 @@ func newRig(t testing.TB, interval time.Duration, routersFirst ...string) *rig {
 	}
 	cable("tor1", r.frrNS, "1")
 	cable("tor2", r.birdNS, "2")
+	r.prepare(t)
+	r.frr = startFRR(t, r.frrNS, interval, routersFirst...)
+	r.bird = startBIRD(t, r.birdNS, r.dir, interval, routersFirst...)
+	r.start(t)
+	r.connect(t)
+	return r
+}
+
+// prepare makes the folder of the BFD process.
+func (r *rig) prepare(t testing.TB) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "bfd")
 	if err != nil {
 		t.Fatal(err)
@@ -151,11 +165,6 @@ func newRig(t testing.TB, interval time.Duration, routersFirst ...string) *rig {
 	r.dir, r.binary, r.socket = dir, filepath.Join(dir, "bfd"), filepath.Join(dir, "run", "bfd.sock")
 	install(t, r.binary)
 	r.setVersion(t, "v1")
-	r.frr = startFRR(t, r.frrNS, interval, routersFirst...)
-	r.bird = startBIRD(t, r.birdNS, dir, interval, routersFirst...)
-	r.start(t)
-	r.connect(t)
-	return r
 }
 
 // install puts this test's binary to where a BFD process is started from and upgraded to.

@@ -363,7 +363,7 @@ func (p Plan) TorNode(r Router) tor.Node {
 			Name: l.Peer, Link: l.Name, Address: l.PeerAddr, Local: l.Addr.Addr(), Local6: l.Addr6.Addr(), ASN: l.PeerASN, Passive: !l.Up, Unnumbered: l.Unnumbered,
 		}
 		if p.BFD && !l.Up && r.Name != p.Spine.Name {
-			neighbor.BFD = tor.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, Graceful: p.BFDGraceful}
+			neighbor.BFD = &tor.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, Graceful: p.BFDGraceful}
 		}
 		n.Neighbors = append(n.Neighbors, neighbor)
 	}

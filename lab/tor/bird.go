@@ -91,9 +91,6 @@ protocol kernel kernel4 { {{if eq .Restart "graceful"}}graceful restart on; {{en
 {{- if .IPv6}}
 protocol kernel kernel6 { {{if eq .Restart "graceful"}}graceful restart on; {{end}}merge paths yes limit 64; ipv6 { import none; export where source = RTS_BGP; }; }
 {{- end}}
-{{- if .BFD}}
-protocol bfd { {{range .Neighbors}}{{if .BFD.Interval}}interface "{{.Link}}" { interval {{.BFD.Milliseconds}} ms; multiplier {{.BFD.Multiplier}}; }; {{end}}{{end}} }
-{{- end}}
 protocol static originate4 { ipv4;{{range .Networks}}{{if .Addr.Is4}} route {{.}} blackhole;{{end}}{{end}} }
 {{- if .IPv6}}
 protocol static originate6 { ipv6;{{range .Networks}}{{if .Addr.Is6}} route {{.}} blackhole;{{end}}{{end}} }
@@ -111,19 +108,26 @@ template bgp peer {
 	ipv6 { import all; export all; };
 {{- end}}
 }
+{{- if .HasBFD}}
+protocol bfd {
+{{- range .Neighbors}}{{$link := .Link}}{{with .BFD}}
+	interface "{{$link}}" { interval {{.Milliseconds}} ms; multiplier {{.Multiplier}}; };
+{{- end}}{{end}}
+}
+{{- end}}
 {{- range .Neighbors}}{{if .Unnumbered}}
 protocol radv advertise_{{.Name}} { interface "{{.Link}}" { max ra interval 5; default lifetime 0; }; }
 protocol bgp range_{{.Name}} from peer {
 	neighbor range fe80::/10 as {{.ASN}};
 	interface "{{.Link}}";
 	dynamic name "{{.Name}}_";
-{{- if .BFD.Interval}}
-	bfd {{if .BFD.Graceful}}graceful{{else}}on{{end}};
+{{- with .BFD}}
+	bfd {{.Mode}};
 {{- end}}
 	ipv4 { extended next hop on; };
 }
 {{- else}}
-protocol bgp {{.Name}} from peer { neighbor {{.Address}} as {{.ASN}}; source address {{.Local}};{{if .Passive}} passive;{{end}}{{if .BFD.Interval}} bfd {{if .BFD.Graceful}}graceful{{else}}on{{end}};{{end}} }
+protocol bgp {{.Name}} from peer { neighbor {{.Address}} as {{.ASN}}; source address {{.Local}};{{if .Passive}} passive;{{end}}{{with .BFD}} bfd {{.Mode}};{{end}} }
 {{- end}}{{end}}
 `))
 

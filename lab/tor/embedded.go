@@ -30,6 +30,9 @@ func (d embeddedDriver) Start(ctx context.Context, n Node) (Tor, error) {
 	if err := d.Check(); err != nil {
 		return nil, err
 	}
+	if n.HasBFD() {
+		return nil, fmt.Errorf("router %s: an embedded router has no BFD: take --tor frr or bird", n.Name)
+	}
 	e := newEmbedded(n)
 	if err := e.clear(); err != nil {
 		return nil, err

@@ -129,12 +129,6 @@ hostname {{.Name}}
 no zebra nexthop kernel enable
 `))
 
-// bfdd gets its peers from bgpd.
-var bfddConf = template.Must(template.New("bfdd.conf").Parse(`! {{.Name}}; written by hostfabric-lab.
-frr defaults datacenter
-hostname {{.Name}}
-`))
-
 // Graceful restart is left at FRR's default, helper mode: a host's routes survive the restart of its speaker. With Graceful
 // its own restart is graceful too, but only towards neighbours below it: FRR 8.4 has zebra drop all old routes as soon as one
 // session to a neighbour in restarting mode comes up without the capability, or with the restart bit, which every FRR sets in
@@ -155,7 +149,7 @@ router bgp {{.ASN}}
 {{- else if eq .Restart "none"}}
  bgp graceful-restart-disable
 {{- end}}
-{{- range .Neighbors}}{{$peer := .Peer}}
+{{- range .Neighbors}}
 {{- if .Unnumbered}}
  neighbor {{.Link}} interface v6only remote-as {{.ASN}}
 {{- else}}
@@ -170,9 +164,9 @@ router bgp {{.ASN}}
 {{- if .Passive}}
  neighbor {{.Peer}} passive
 {{- end}}
-{{- with .BFD}}{{if .Interval}}
- neighbor {{$peer}} bfd {{.Multiplier}} {{.Milliseconds}} {{.Milliseconds}}
-{{- end}}{{end}}
+{{- if .BFD}}
+ neighbor {{.Peer}} bfd profile {{.Name}}
+{{- end}}
 {{- end}}
  address-family ipv4 unicast
   maximum-paths 64
@@ -201,7 +195,7 @@ type frr struct{ processes }
 
 func newFRR(n Node) frr {
 	daemons := []string{"zebra", "bgpd"}
-	if n.BFD() {
+	if n.HasBFD() {
 		daemons = []string{"zebra", "bfdd", "bgpd"}
 	}
 	return frr{processes{node: n, daemons: daemons}}
@@ -222,7 +216,7 @@ func (f frr) Kill() error {
 
 // Forget removes what a killed daemon of some router implementation leaves outside its folder.
 func Forget(p daemon.Process) {
-	if p.Command == "zebra" || p.Command == "bgpd" {
+	if p.Command == "zebra" || p.Command == "bgpd" || p.Command == "bfdd" {
 		_ = os.RemoveAll(filepath.Join(frrTemp, fmt.Sprintf("%s.%d", p.Command, p.PID))) // nothing is lost if it stays
 		_ = os.Remove(frrTemp)                                                           // refused while others use it
 	}

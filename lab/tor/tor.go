@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
-	"time"
 
 	"github.com/hostfabric/hostfabric/lab/netns"
 )
@@ -61,24 +59,7 @@ type Neighbor struct {
 	// Unnumbered makes the session one by interface (RFC 8950), which the neighbour opens: neither end's address is known
 	// beforehand. FRR and BIRD have that.
 	Unnumbered bool
-	BFD        BFD
-}
-
-// BFD is a router's session with a neighbour (RFC 5880); the zero value is none. FRR and BIRD have that.
-type BFD struct {
-	Interval   time.Duration // between packets, both ways; whole milliseconds, at least 50
-	Multiplier int
-	// Graceful has a neighbour that dies without BFD's C bit be taken for one that restarts: BIRD's "bfd graceful". FRR decides that
-	// by itself.
-	Graceful bool
-}
-
-// Milliseconds are the interval as the routers' configurations have it.
-func (b BFD) Milliseconds() int64 { return b.Interval.Milliseconds() }
-
-// BFD says whether any neighbour has a BFD session.
-func (n Node) BFD() bool {
-	return slices.ContainsFunc(n.Neighbors, func(x Neighbor) bool { return x.BFD.Interval > 0 })
+	BFD        *BFD // nil: none
 }
 
 // Peer is what a router knows the neighbour by: its address, or the interface towards it.
