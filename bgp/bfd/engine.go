@@ -95,7 +95,7 @@ func (e *engine) ring() {
 // run works until ctx ends.
 func (e *engine) run(ctx context.Context) error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread() //nolint:gocritic // the process ends with the engine
+	defer runtime.UnlockOSThread()
 	defer e.close()
 	stop := context.AfterFunc(ctx, e.ring)
 	defer stop()
@@ -264,7 +264,7 @@ func (e *engine) receive(a *arrival) {
 	s.in++
 	s.graced = false
 	was := s.state
-	s.machine.receive(e.now, &e.pkt)
+	s.receive(e.now, &e.pkt)
 	e.note(s, was, 0)
 }
 
