@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 
+	"github.com/hostfabric/hostfabric/bgp/internal/blame"
 	"github.com/hostfabric/hostfabric/bgp/internal/meta"
 )
 
@@ -43,7 +45,7 @@ func takeCrashes(socket string, alive int) ([]meta.Crash, error) {
 	for _, st := range found {
 		report, err := readReport(root, st.Name())
 		if err == nil {
-			err = root.Rename(st.Name(), base+".last-crash")
+			err = root.Rename(st.Name(), meta.LastCrash(base))
 		}
 		if err != nil {
 			return out, fmt.Errorf("crash report: %w", err)
@@ -83,7 +85,9 @@ func (s *Speaker) loadBlame() {
 	if err == nil {
 		err = json.Unmarshal(b, &s.blame)
 	}
+	maps.DeleteFunc(s.blame.Peers, func(_ netip.Addr, p *blame.Peer) bool { return p == nil })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.blame = blame.Record{}
 		s.log.Warn("record of the peers' misdeeds not read, starting anew", "error", err)
 	}
 }

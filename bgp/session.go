@@ -264,6 +264,7 @@ func (s *session) wait(ctx context.Context) error {
 		case <-s.retry.C:
 			return nil
 		case <-s.release.C:
+			s.log.Info("a hold-down is over: the peer is tried again")
 			return nil
 		}
 	}

@@ -62,7 +62,7 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	defer release()
 	if err := reportCrashes(dir); err != nil {
-		return fmt.Errorf("speaker: %w", err)
+		opts.Log.Warn("a peer that crashes the speaker will not be found out", "error", err)
 	}
 
 	downs := newDownLog()

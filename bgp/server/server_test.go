@@ -270,6 +270,27 @@ func TestSharedDirectoryRefused(t *testing.T) {
 	}
 }
 
+// What a speaker leaves behind is its own, whatever systemd makes of the directory's mode. Reports stay for the agent.
+func TestCrashReportsInTheDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"gobgp.sock.crash.1": "panic: x\n", "gobgp.sock.crash.2": "", "gobgp.sock.last-crash": "panic: y\n"}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := start(t, filepath.Join(dir, "gobgp.sock"), "", nil)
+	p.ready(t)
+	for name, text := range files {
+		if _, err := os.Stat(filepath.Join(dir, name)); os.IsNotExist(err) != (text == "") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestLongPath(t *testing.T) {
 	p := start(t, filepath.Join(t.TempDir(), strings.Repeat("long/", 30), "gobgp.sock"), "", nil)
 	eventually(t, 10*time.Second, func() error {

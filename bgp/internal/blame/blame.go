@@ -135,7 +135,7 @@ func (r *Record) Held(now time.Time, configured []netip.Addr) map[netip.Addr]Hol
 	held := map[netip.Addr]Hold{}
 	for _, a := range configured {
 		p := r.Peers[a]
-		if p == nil || !p.Until.After(now) {
+		if p == nil || !p.Until.After(now) || p.Until.Sub(now) > MaxHold { // more: the clock was set back
 			continue
 		}
 		h := Hold{Until: p.Until, Deaths: p.Deaths}

@@ -144,3 +144,12 @@ func eliminate(t *testing.T, n int, bad netip.Addr, every time.Duration) {
 	}
 	t.Errorf("%s not found among %d in a day, %d crashes", bad, n, r.Crashes)
 }
+
+func TestClockSetBack(t *testing.T) {
+	var r Record
+	all := peers(2)
+	r.Named(epoch, all[0])
+	if held := r.Held(epoch.Add(-time.Hour), all); len(held) > 0 {
+		t.Errorf("held %+v", held)
+	}
+}

@@ -19,6 +19,9 @@ const crashInfix = ".crash."
 // CrashFile is the name of a speaker's crash report, beside its socket.
 func CrashFile(socket string, pid int) string { return socket + crashInfix + strconv.Itoa(pid) }
 
+// LastCrash is the name of the last report that an agent has read.
+func LastCrash(socket string) string { return socket + ".last-crash" }
+
 // CrashPID reads the process from a name that CrashFile made.
 func CrashPID(socket, name string) (pid int, ok bool) {
 	s, ok := strings.CutPrefix(name, socket+crashInfix)

@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hostfabric/hostfabric/bgp/internal/meta"
 )
 
 // SocketDir is the open directory of the private socket. Everything in it is reached through the descriptor: after
@@ -76,7 +78,7 @@ func (d *SocketDir) secure(owner *account) error {
 			return fmt.Errorf("read the socket's directory: %w", err)
 		}
 		for _, n := range names {
-			if n != d.base && n != d.base+lockSuffix {
+			if _, crash := meta.CrashPID(d.base, n); !crash && n != d.base && n != d.base+lockSuffix && n != meta.LastCrash(d.base) {
 				return fmt.Errorf("directory %s of the private socket is open to everybody and holds other files (%s): "+
 					"give the socket a directory of its own, mode 0700", d.path, n)
 			}
