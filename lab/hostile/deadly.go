@@ -30,6 +30,7 @@ func Deadly(p Peer) []Item {
 		mp("MP_UNREACH of a flow specification cut in a port", mpUnreach, 0, 1, 133, 3, 4, 0x30, 1),
 		mp("MP_REACH of an SR policy cut", mpReach, join([]byte{0, 1, 73}, hop, []byte{0, 96, 2})...),
 		{Name: "a message of unknown type", Bytes: Message(255)},
+		{Name: "a message of unknown type in place of the OPEN", Phase: AsOpen, Bytes: Message(255)},
 	}
 }
 

@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -30,8 +31,9 @@ func TestParserPanics(t *testing.T) {
 		found[site] = true
 	}
 	for _, i := range Deadly(testPeer) {
-		if site := ParserPanic(i.Bytes); site == "" && i.Name != "AS4_PATH before AS_PATH" && i.Name != "a message of unknown type" {
-			t.Errorf("the parser survives %s", i.Name)
+		behind := i.Name == "AS4_PATH before AS_PATH" || strings.HasPrefix(i.Name, "a message of unknown type")
+		if survives := ParserPanic(i.Bytes) == ""; survives != behind {
+			t.Errorf("the parser survives %s: %t", i.Name, survives)
 		}
 	}
 	for site := range panics {
