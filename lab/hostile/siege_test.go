@@ -277,8 +277,8 @@ func TestSiege(t *testing.T) {
 		{"FRR, long after", tor.FRR, 1, sub, 15 * time.Second, all[:2]},
 		{"BIRD, at once", tor.BIRD, 1, sub, 0, all[:2]},
 		{"BIRD, long after, hostile first", tor.BIRD, 0, path, 15 * time.Second, all[:2]},
-		{"FRR, nobody named", tor.FRR, 0, hostile.OpenAgain, 4 * time.Second, all[:1]},
-		{"BIRD, nobody named", tor.BIRD, 1, hostile.OpenAgain, 4 * time.Second, all[:1]},
+		{"FRR, nobody named", tor.FRR, 0, hostile.OpenAgain, 4 * time.Second, all[:2]},
+		{"BIRD, nobody named", tor.BIRD, 1, hostile.OpenAgain, 4 * time.Second, all[:2]},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSiege(t, c.kind, c.bad)

@@ -58,8 +58,8 @@ func (r *Record) Named(now time.Time, peer netip.Addr) {
 
 // Unnamed takes a crash that names nobody. present are the peers that the speaker had: the one is among them. Who was
 // present every time is suspect. From the second time on one suspect at a time is held down for a trial, ever longer: if the
-// speaker dies again meanwhile it was another. This finds one culprit for sure. With several a good peer may be held for
-// another's deaths, each of which begins a new story.
+// speaker dies again meanwhile it was another. Who was found out that way, and was present again, is not tried again. This
+// finds one culprit for sure. With several a good peer may be held for another's deaths.
 func (r *Record) Unnamed(now time.Time, present []netip.Addr) {
 	if now.Sub(r.Last) > window {
 		r.Suspects, r.Riddles = nil, 0
@@ -73,7 +73,11 @@ func (r *Record) Unnamed(now time.Time, present []netip.Addr) {
 	r.Suspects = left
 	r.Riddles++
 	r.endTrials()
+	known := r.worst(left)
 	switch {
+	case known.IsValid():
+		r.convict(now, known)
+		r.Suspects, r.Riddles = nil, 0
 	case len(left) == 1:
 		r.convict(now, left[0])
 		r.Suspects, r.Riddles = nil, 0
@@ -97,6 +101,18 @@ func (r *Record) convict(now time.Time, a netip.Addr) {
 	p.Deaths++
 	p.Level++
 	p.Last, p.Until, p.Trial = now, now.Add(doubled(p.Level-1)), false
+}
+
+// worst is the one that did it most often of those who did; zero if none did.
+func (r *Record) worst(of []netip.Addr) netip.Addr {
+	var worst netip.Addr
+	level := 0
+	for _, a := range of {
+		if p := r.Peers[a]; p != nil && p.Level > level {
+			worst, level = a, p.Level
+		}
+	}
+	return worst
 }
 
 // try holds the suspect down whose turn it is.
