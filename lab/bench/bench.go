@@ -46,6 +46,7 @@ type Options struct {
 	Iterations       int    // of attach.cni.*
 	Rounds           int    // of ipam.durable
 	Prefixes         int    // of fib.100k and failover.100k
+	BFD              bool   // of failover.* and restart.*: hosts and ToRs watch one another
 	Progress         func(fabric.Progress)
 }
 
@@ -74,6 +75,11 @@ var All = []Benchmark{
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
 	{"fib.100k", fib100k},
+	{"failover.10", failover10},
+	{"failover.100k", failover100k},
+	{"restart.agent", restartAgent},
+	{"restart.speaker", restartSpeaker},
+	{"restart.upgrade", restartUpgrade},
 }
 
 // Select finds benchmarks by name; no name selects all.

@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc"
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
@@ -138,6 +141,30 @@ func (s *Stage) AwaitReady(ctx context.Context) error {
 	})
 }
 
+// AwaitFeed waits until every host's kernel has what the spine announces besides the default route, over all its ToRs.
+func (s *Stage) AwaitFeed(ctx context.Context) error {
+	for _, h := range s.Lab.Plan.AllHosts() {
+		client, err := s.Hosts.Client(h.Name)
+		if err != nil {
+			return err
+		}
+		err = s.Await(ctx, h.Name+" has all routes of the feed over all ToRs", func() bool {
+			resp, err := client.ListRoutes(ctx, &apiv1.ListRoutesRequest{Owner: "fabric"}, grpc.MaxCallRecvMsgSize(math.MaxInt32))
+			n := 0
+			for _, r := range resp.GetRoutes() {
+				if r.GetState() == "installed" && len(r.GetNextHops()) == len(h.Links) {
+					n++
+				}
+			}
+			return err == nil && n >= s.opts.Feed
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ready reports whether a host's agent has everything in order and both sessions.
 func (s *Stage) ready(ctx context.Context, h fabric.Host) bool {
 	st := s.Status(ctx, h)
@@ -161,6 +188,7 @@ func (s *Stage) Status(ctx context.Context, h fabric.Host) *apiv1.GetStatusRespo
 
 // Await polls for a condition until the patience is at its end.
 func (s *Stage) Await(ctx context.Context, what string, ok func() bool) error {
+	patience := max(patience, s.opts.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
