@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/hostfabric/hostfabric/bgp"
@@ -15,6 +16,9 @@ type Learner struct {
 	mu     sync.Mutex // guards what follows, and keeps learning and a change of it apart
 	metric uint32
 	host   []netip.Addr // preferred source by family, where there is one: replies find their way back to it
+	// Most routes of a fabric have the same next hops as the one before. They share them.
+	learned  []netip.Addr
+	nextHops []routes.NextHop
 }
 
 // SetMetric changes the metric of all fabric routes, of those learned before too: each has its new route in the kernel
@@ -72,13 +76,16 @@ func (l *Learner) Events() bgp.Events {
 	}
 }
 
+// route is what the host wants for a learned route. Caller holds mu.
 func (l *Learner) route(learned bgp.LearnedRoute) routes.Route {
-	r := routes.Route{Prefix: learned.Prefix, Kind: routes.Unicast, Metric: l.metric}
-	for _, nh := range learned.NextHops {
-		// A link-local next hop carries its interface as zone, where it must be tried without a connected subnet.
-		r.NextHops = append(r.NextHops, routes.NextHop{Addr: nh.WithZone(""), Link: nh.Zone(), Onlink: nh.Zone() != ""})
+	if !slices.Equal(learned.NextHops, l.learned) {
+		l.learned, l.nextHops = learned.NextHops, nil
+		for _, nh := range learned.NextHops {
+			// A link-local next hop carries its interface as zone, where it must be tried without a connected subnet.
+			l.nextHops = append(l.nextHops, routes.NextHop{Addr: nh.WithZone(""), Link: nh.Zone(), Onlink: nh.Zone() != ""})
+		}
 	}
-	return l.prefer(r)
+	return l.prefer(routes.Route{Prefix: learned.Prefix, Kind: routes.Unicast, Metric: l.metric, NextHops: l.nextHops})
 }
 
 // prefer sets a route's preferred source. Caller holds mu.

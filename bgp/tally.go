@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type tallies struct {
 	counts  map[tallyKey]tally
 	// unusable has some of the prefixes without a usable next hop, maxRefusals at most.
 	unusable map[tallyKey]map[netip.Prefix]string
+	last     []source // of the prefix replaced last
 }
 
 func newTallies() *tallies {
@@ -51,20 +53,37 @@ func (t *tallies) set(changes map[netip.Prefix]found) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for pfx, now := range changes {
-		f := FamilyOf(pfx.Addr())
-		for _, s := range t.sources[pfx] {
-			t.count(f, s, ^uint64(0)) // less one
-			delete(t.unusable[tallyKey{s.peer, f}], pfx)
-		}
-		for _, s := range now.sources {
-			t.count(f, s, 1)
-			t.example(tallyKey{s.peer, f}, pfx, s.problem)
-		}
-		if len(now.sources) == 0 {
-			delete(t.sources, pfx)
-		} else {
-			t.sources[pfx] = now.sources
-		}
+		t.replace(pfx, now)
+	}
+}
+
+// setOne replaces the sources of one prefix.
+func (t *tallies) setOne(pfx netip.Prefix, now found) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.replace(pfx, now)
+}
+
+// replace keeps one slice for prefixes that follow one another with the same sources. Caller holds mu.
+func (t *tallies) replace(pfx netip.Prefix, now found) {
+	f := FamilyOf(pfx.Addr())
+	for _, s := range t.sources[pfx] {
+		t.count(f, s, ^uint64(0)) // less one
+		delete(t.unusable[tallyKey{s.peer, f}], pfx)
+	}
+	for _, s := range now.sources {
+		t.count(f, s, 1)
+		t.example(tallyKey{s.peer, f}, pfx, s.problem)
+	}
+	if slices.Equal(now.sources, t.last) {
+		now.sources = t.last
+	} else {
+		t.last = now.sources
+	}
+	if len(now.sources) == 0 {
+		delete(t.sources, pfx)
+	} else {
+		t.sources[pfx] = now.sources
 	}
 }
 

@@ -183,7 +183,7 @@ type LargeCommunity struct{ Global, Local1, Local2 uint32 }
 // LearnedRoute is a prefix the fabric announces, with all its ECMP legs, sorted.
 type LearnedRoute struct {
 	Prefix   netip.Prefix
-	NextHops []netip.Addr // link-local ones carry the interface as zone
+	NextHops []netip.Addr // link-local ones carry the interface as zone; shared between routes, not to be modified
 }
 
 // Events are the consumer's callbacks, called one at a time from Run; nil ones are skipped. They must return soon.

@@ -24,6 +24,7 @@ type view struct {
 	current   map[netip.Prefix][]netip.Addr // next hops in sorted order, at least one
 	delivered map[netip.Prefix][]netip.Addr
 	dirty     map[netip.Prefix]struct{}
+	hops      []netip.Addr // of the prefix taken last
 	synced    bool
 	tallies   *tallies
 	named     namedHops
@@ -83,6 +84,18 @@ func (v *view) restart() {
 // apply takes the paths of one event. With multipath on and no batching, an event holds the full ECMP set of each prefix
 // in it; a withdrawn path means that nothing is left.
 func (v *view) apply(paths []*api.Path) {
+	if len(paths) == 1 {
+		if pfx, ok := prefixOf(paths[0]); ok { // nearly all events of a fabric with one way to each prefix
+			var legs []leg
+			if !paths[0].GetIsWithdraw() {
+				legs = []leg{legOf(paths[0])}
+			}
+			now := v.look(pfx, legs)
+			v.tallies.setOne(pfx, now)
+			v.take(pfx, now)
+		}
+		return
+	}
 	legs := make(map[netip.Prefix][]leg, 1)
 	for _, p := range paths {
 		pfx, ok := prefixOf(p)
@@ -97,32 +110,48 @@ func (v *view) apply(paths []*api.Path) {
 	}
 	touched := make(map[netip.Prefix]found, len(legs))
 	for pfx, now := range legs {
-		touched[pfx] = v.judge(pfx, now)
-		if slices.ContainsFunc(now, leg.elsewhere) {
-			v.elsewhere[pfx] = now
-		} else {
-			delete(v.elsewhere, pfx)
-		}
+		touched[pfx] = v.look(pfx, now)
 	}
 	v.set(touched)
+}
+
+// look judges the paths of a prefix, and remembers those that another link would have judged otherwise.
+func (v *view) look(pfx netip.Prefix, legs []leg) found {
+	if slices.ContainsFunc(legs, leg.elsewhere) {
+		v.elsewhere[pfx] = legs
+	} else {
+		delete(v.elsewhere, pfx)
+	}
+	return v.judge(pfx, legs)
 }
 
 // set records what is known of the prefixes now.
 func (v *view) set(touched map[netip.Prefix]found) {
 	v.tallies.set(touched)
 	for pfx, now := range touched {
-		slices.SortFunc(now.hops, netip.Addr.Compare)
-		hops := slices.Compact(now.hops)
-		if len(hops) > v.legs {
-			hops = hops[:v.legs]
-		}
-		if len(hops) == 0 {
-			delete(v.current, pfx)
-		} else {
-			v.current[pfx] = hops
-		}
-		v.dirty[pfx] = struct{}{}
+		v.take(pfx, now)
 	}
+}
+
+// take makes what an event tells of a prefix the current state of it. Prefixes that follow one another with the same next hops
+// share them.
+func (v *view) take(pfx netip.Prefix, now found) {
+	slices.SortFunc(now.hops, netip.Addr.Compare)
+	hops := slices.Compact(now.hops)
+	if len(hops) > v.legs {
+		hops = hops[:v.legs]
+	}
+	if slices.Equal(hops, v.hops) {
+		hops = v.hops
+	} else {
+		v.hops = hops
+	}
+	if len(hops) == 0 {
+		delete(v.current, pfx)
+	} else {
+		v.current[pfx] = hops
+	}
+	v.dirty[pfx] = struct{}{}
 }
 
 // leg is a path of an event, as far as it matters here: the zero one is the speaker's own.
@@ -210,7 +239,7 @@ func (v *view) flush() (upserts []LearnedRoute, withdrawn []netip.Prefix) {
 		switch {
 		case have && (!had || !slices.Equal(now, was)):
 			v.delivered[pfx] = now
-			upserts = append(upserts, LearnedRoute{Prefix: pfx, NextHops: slices.Clone(now)})
+			upserts = append(upserts, LearnedRoute{Prefix: pfx, NextHops: now})
 		case !have && had:
 			delete(v.delivered, pfx)
 			withdrawn = append(withdrawn, pfx)

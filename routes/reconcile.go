@@ -87,8 +87,8 @@ func (l *loop) look(hints Hints) {
 		l.deadline = time.Time{}
 		l.t.syncDeadline()
 	}
-	if l.t.prune {
-		l.listAt = time.Now()
+	if l.t.prune && len(l.t.urgent)+len(l.t.queue) == 0 {
+		l.listAt = time.Now() // what is wanted goes first: a listing takes long where there are many routes
 	}
 }
 

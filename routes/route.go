@@ -110,6 +110,9 @@ func (r Route) Canonical() Route {
 		r.NextHops = nil
 		return r
 	}
+	if canonical(r.NextHops) {
+		return r
+	}
 	hops := make([]NextHop, len(r.NextHops))
 	for i, n := range r.NextHops {
 		n.Addr = n.Addr.Unmap()
@@ -122,6 +125,16 @@ func (r Route) Canonical() Route {
 	slices.SortFunc(hops, NextHop.compare)
 	r.NextHops = slices.CompactFunc(hops, func(a, b NextHop) bool { return a.compare(b) == 0 })
 	return r
+}
+
+// canonical reports whether next hops are in canonical form already: then many routes can share one slice.
+func canonical(hops []NextHop) bool {
+	for i, n := range hops {
+		if n.Addr.Is4In6() || n.Addr.Zone() != "" || i > 0 && hops[i-1].compare(n) >= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // validate refuses what no kernel could be asked for.
