@@ -114,9 +114,15 @@ func (f *feed) remove(ctx context.Context) error {
 	return errors.Join(append(errs, f.sender.Delete(), f.receiver.Delete(), os.RemoveAll(f.dir))...)
 }
 
-// receive starts a receiver and measures from the first UPDATE on the cable to the last route in the receiver's kernel, and
-// the most memory that the receiver's processes had.
-func (f *feed) receive(ctx context.Context, start func(context.Context) error) (took time.Duration, mb float64, err error) {
+// received is what a receiver needed for a table.
+type received struct {
+	took time.Duration // from the first UPDATE on the cable to the last route in the receiver's kernel
+	cpu  time.Duration // of its processes, from their start
+	mb   float64       // the most memory that they had
+}
+
+// receive starts a receiver and measures.
+func (f *feed) receive(ctx context.Context, start func(context.Context) error) (r received, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	var first, last time.Time
@@ -136,20 +142,46 @@ func (f *feed) receive(ctx context.Context, start func(context.Context) error) (
 		return f.alive(gctx, arrived)
 	})
 	if err := g.Wait(); err != nil {
-		return 0, 0, err
+		return r, err
 	}
+	r.took = last.Sub(first)
 	procs, err := f.processes(false)
 	if err != nil {
-		return 0, 0, err
+		return r, err
 	}
 	for _, p := range procs {
 		peak, err := memoryMB(p.PID, "VmHWM:")
 		if err != nil {
-			return 0, 0, err
+			return r, err
 		}
-		mb += peak
+		cpu, err := cpuTime(p.PID)
+		if err != nil {
+			return r, err
+		}
+		r.mb, r.cpu = r.mb+peak, r.cpu+cpu
 	}
-	return last.Sub(first), mb, f.verify()
+	return r, f.verify()
+}
+
+// cpuTime is what a process has used so far: the first field of proc_pid_schedstat of each of its threads.
+func cpuTime(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		ns, err := strconv.ParseInt(strings.Fields(string(raw))[0], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
 }
 
 // alive fails when the receiver ends before everything has arrived.

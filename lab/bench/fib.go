@@ -25,13 +25,14 @@ func fib100k(ctx context.Context, o Options) ([]Result, error) {
 		{"FRR", func(f *feed) func(context.Context) error { return f.other(tor.FRR) }},
 		{"BIRD", func(f *feed) func(context.Context) error { return f.other(tor.BIRD) }},
 	}
-	seconds, mb := make(map[string][]float64), make(map[string][]float64)
+	seconds, cpu, mb := make(map[string][]float64), make(map[string][]float64), make(map[string][]float64)
 	for i := range fibRounds {
 		for j, r := range receivers {
 			err := inFeed(ctx, o.Prefixes, func(f *feed) error {
-				took, peak, err := f.receive(ctx, r.start(f))
-				seconds[r.name] = append(seconds[r.name], took.Seconds())
-				mb[r.name] = append(mb[r.name], peak)
+				got, err := f.receive(ctx, r.start(f))
+				seconds[r.name] = append(seconds[r.name], got.took.Seconds())
+				cpu[r.name] = append(cpu[r.name], got.cpu.Seconds())
+				mb[r.name] = append(mb[r.name], got.mb)
 				return err
 			})
 			if err != nil {
@@ -47,6 +48,7 @@ func fib100k(ctx context.Context, o Options) ([]Result, error) {
 		of               map[string][]float64
 	}{
 		{"fib.100k", "s", "first UPDATE on the cable to last kernel route", seconds},
+		{"fib.100k.cpu", "s", "processor time of all processes, start included", cpu},
 		{"fib.100k.memory", "MB", "peak (VmHWM) of agent and speaker, of zebra and bgpd, of bird", mb},
 	} {
 		ours := Result{Name: unit.name, Unit: unit.unit, Value: quantile(unit.of["hostfabric"], 0.5), Target: "ratio <= 1", Conditions: unit.what + "; " + conditions}
