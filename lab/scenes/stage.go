@@ -7,15 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
-
-	"google.golang.org/grpc"
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
@@ -149,7 +146,7 @@ func (s *Stage) AwaitFeed(ctx context.Context) error {
 			return err
 		}
 		err = s.Await(ctx, h.Name+" has all routes of the feed over all ToRs", func() bool {
-			resp, err := client.ListRoutes(ctx, &apiv1.ListRoutesRequest{Owner: "fabric"}, grpc.MaxCallRecvMsgSize(math.MaxInt32))
+			resp, err := client.ListRoutes(ctx, &apiv1.ListRoutesRequest{Owner: "fabric"})
 			n := 0
 			for _, r := range resp.GetRoutes() {
 				if r.GetState() == "installed" && len(r.GetNextHops()) == len(h.Links) {

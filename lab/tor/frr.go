@@ -58,17 +58,24 @@ func (d frrDriver) Start(ctx context.Context, n Node) (Tor, error) {
 	return f, nil
 }
 
-// RestartBGP leaves zebra, which has the routes, alone.
+// RestartBGP restarts zebra too, as FRR's own watchdog does, and has it keep the kernel's routes for a while (-K). With bgpd alone
+// FRR 8.4 drops what it kept too early: when a session comes up whose neighbour lacks the capability or sends the restart bit,
+// as every FRR does in its first two minutes, or when those sessions that are up so far have told everything.
 func (frrDriver) RestartBGP(ctx context.Context, n Node) error {
 	f := newFRR(n)
-	if err := f.kill(ctx, "bgpd"); err != nil {
+	for _, name := range []string{"bgpd", "zebra"} {
+		if err := f.kill(ctx, name); err != nil {
+			return err
+		}
+	}
+	if err := f.run(ctx, "zebra", "-K", "30"); err != nil {
 		return err
 	}
 	return f.run(ctx, "bgpd")
 }
 
-func (f frr) run(ctx context.Context, name string) error {
-	if err := f.start(name, filepath.Join(frrDir, name), f.args(name)...); err != nil {
+func (f frr) run(ctx context.Context, name string, more ...string) error {
+	if err := f.start(name, filepath.Join(frrDir, name), append(f.args(name), more...)...); err != nil {
 		return err
 	}
 	return f.await(ctx, name+" to answer", func() bool {
@@ -130,9 +137,7 @@ no zebra nexthop kernel enable
 `))
 
 // Graceful restart is left at FRR's default, helper mode: a host's routes survive the restart of its speaker. With Graceful
-// its own restart is graceful too, but only towards neighbours below it: FRR 8.4 has zebra drop all old routes as soon as one
-// session to a neighbour in restarting mode comes up without the capability, or with the restart bit, which every FRR sets in
-// its first two minutes.
+// its own restart is graceful too, towards neighbours below it: see RestartBGP.
 var bgpdConf = template.Must(template.New("bgpd.conf").Parse(`! {{.Name}}; written by hostfabric-lab.
 frr defaults datacenter
 hostname {{.Name}}

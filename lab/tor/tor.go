@@ -76,7 +76,7 @@ type Driver interface {
 	Check() error
 	// Start brings the router's processes up. They outlive the caller; sessions come up later.
 	Start(ctx context.Context, n Node) (Tor, error)
-	// RestartBGP ends the process that speaks BGP with SIGKILL and starts it again, as after a crash. The routes of the
+	// RestartBGP ends the process that speaks BGP with SIGKILL, and what falls with it, and starts it again. The routes of the
 	// namespace's kernel stand meanwhile.
 	RestartBGP(ctx context.Context, n Node) error
 	// Attach returns a router that an earlier process started, whether or not it still runs.

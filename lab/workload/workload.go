@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -45,7 +46,8 @@ func Dial(lab *fabric.Lab) (*Hosts, error) {
 	w := &Hosts{}
 	for _, h := range lab.Plan.AllHosts() {
 		socket := lab.Plan.SocketPath(h.Name, "hostfabric.sock")
-		conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32))) // lists of 100,000 routes
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("agent of %s: %w", h.Name, err), w.Close())
 		}
