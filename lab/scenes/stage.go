@@ -146,6 +146,9 @@ func (s *Stage) AwaitFeed(ctx context.Context) error {
 			return err
 		}
 		err = s.Await(ctx, h.Name+" has all routes of the feed over all ToRs", func() bool {
+			if int(s.Status(ctx, h).GetRoutesInstalled()) < s.opts.Feed {
+				return false
+			}
 			resp, err := client.ListRoutes(ctx, &apiv1.ListRoutesRequest{Owner: "fabric"})
 			n := 0
 			for _, r := range resp.GetRoutes() {
@@ -174,7 +177,7 @@ func (s *Stage) Status(ctx context.Context, h fabric.Host) *apiv1.GetStatusRespo
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	st, err := client.GetStatus(ctx, &apiv1.GetStatusRequest{})
 	if err != nil {
@@ -188,16 +191,21 @@ func (s *Stage) Await(ctx context.Context, what string, ok func() bool) error {
 	patience := max(patience, s.opts.Timeout)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	const often = 20 * time.Millisecond
+	tick := time.NewTicker(often)
 	defer tick.Stop()
-	for !ok() {
+	for {
+		began := time.Now()
+		if ok() {
+			return nil
+		}
+		tick.Reset(max(often, 4*time.Since(began))) // who has 100,000 routes needs long to answer, and has something else to do
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("not so within %s: %s", patience, what)
 		case <-tick.C:
 		}
 	}
-	return nil
 }
 
 // speakerPID is 0 while there is no speaker.

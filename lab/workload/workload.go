@@ -216,6 +216,7 @@ func (h host) awaitRoutes(ctx context.Context, all []host) error {
 	tick := time.NewTicker(routePoll)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		missing, err := h.missingRoutes(ctx, all)
 		if err != nil {
 			return fmt.Errorf("routes of %s: %w", h.Name, err)
@@ -223,6 +224,7 @@ func (h host) awaitRoutes(ctx context.Context, all []host) error {
 		if missing == "" {
 			return nil
 		}
+		tick.Reset(max(routePoll, 4*time.Since(began))) // a list of 100,000 costs the agent more than its work
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
