@@ -19,7 +19,6 @@ import (
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/bgp"
-	"github.com/hostfabric/hostfabric/bgp/bfd"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -64,8 +63,8 @@ type Options struct {
 	Live     func() Live
 	MTU      func() int // bytes, of new endpoints that ask for none
 	Reloader Reloader   // nil: the configuration is what it is
-	// BFD tells of the BFD sessions, and what is wrong with all of them; nil: there are none.
-	BFD func() (sessions []bfd.Status, problem string)
+	// BFD tells of the BFD process; nil: there is none.
+	BFD func() BFDStatus
 	// Dead tells of routers whose next hops are out of use; nil: none ever are.
 	Dead      func() []failover.Dead
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed

@@ -6,13 +6,32 @@ import (
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
-// BFD are the BFD sessions with the peers, as of their last change.
-func (a *Agent) BFD() []bfd.Status {
-	if a.opts.BFD == nil {
-		return nil
+// BFDStatus is the BFD process as the agent sees it.
+type BFDStatus struct {
+	Wanted    bool // there are sessions to have
+	Connected bool
+	Version   string // of the process
+	PID       int
+	Sessions  []bfd.Status // as of their last change
+}
+
+// Up counts the sessions that are.
+func (b BFDStatus) Up() int {
+	n := 0
+	for _, s := range b.Sessions {
+		if s.State == bfd.Up {
+			n++
+		}
 	}
-	sessions, _ := a.opts.BFD()
-	return sessions
+	return n
+}
+
+// BFD is the BFD process and its sessions with the peers.
+func (a *Agent) BFD() BFDStatus {
+	if a.opts.BFD == nil {
+		return BFDStatus{}
+	}
+	return a.opts.BFD()
 }
 
 // paths tells what is wrong with the paths to the routers.
@@ -22,15 +41,17 @@ func (s *Status) paths(o Options) {
 			s.problem("next hops of router %s are out of use since %s: %s", d.Peer, d.Since.Format(time.TimeOnly), d.Cause)
 		}
 	}
-	if o.BFD == nil || s.Drain.Stage != Serving {
+	if !s.BFD.Wanted || s.Drain.Stage != Serving {
 		return
 	}
-	sessions, problem := o.BFD()
-	if problem != "" {
-		s.problem("%s", problem)
+	if !s.BFD.Connected {
+		s.problem("the BFD process is not connected: dead paths are noticed by the hold timer alone")
+		return
 	}
-	for _, b := range sessions {
+	for _, b := range s.BFD.Sessions {
 		switch {
+		case b.Error != "":
+			s.problem("BFD with %s does not work: %s", b.Peer, b.Error)
 		case b.State == bfd.Up:
 		case b.RemoteState == bfd.AdminDown:
 			s.problem("BFD with %s is off: the router has taken it down; its death is noticed by the hold timer alone", b.Peer)

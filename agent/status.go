@@ -22,6 +22,7 @@ type Status struct {
 	ASN             uint32
 	RouterID        netip.Addr
 	Speaker         bgp.Status
+	BFD             BFDStatus
 	Peers           []bgp.PeerStatus
 	Endpoints       int
 	Leases          int
@@ -47,7 +48,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 	live := a.opts.Live()
 	s := Status{
 		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: live.ASN, RouterID: live.RouterID,
-		Speaker: a.speaker.Status(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
+		Speaker: a.speaker.Status(), BFD: a.BFD(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
 		BudgetIPv4: live.Budget.IPv4, BudgetIPv6: live.Budget.IPv6, Drain: a.DrainStatus(),
 	}
 	if d := s.Drain; d.Stage != Serving {

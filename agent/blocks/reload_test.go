@@ -1,6 +1,7 @@
 package blocks
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -120,7 +121,7 @@ func TestReloadAfterTheEnd(t *testing.T) {
 		r.static("10.64.0.0/28")
 		r.start()
 		r.stop()
-		if err := r.Reconfigure(r.t.Context(), r.settings()); err != ErrStopped {
+		if err := r.Reconfigure(r.t.Context(), r.settings()); !errors.Is(err, ErrStopped) {
 			r.t.Errorf("%v, want %v", err, ErrStopped)
 		}
 		r.start()

@@ -62,7 +62,7 @@ func (c *Config) Applied(next *Config) *Config {
 			f.keep(to, from)
 		}
 	}
-	to.Config.Etcd, to.Config.Pools = c.Etcd, c.Pools
+	to.Etcd, to.Pools = c.Etcd, c.Pools
 	return &to.Config
 }
 

@@ -26,11 +26,12 @@ func endpoint(ep agent.Endpoint) *apiv1.Endpoint {
 }
 
 func statusResponse(s agent.Status) *apiv1.GetStatusResponse {
-	return &apiv1.GetStatusResponse{
+	out := &apiv1.GetStatusResponse{
 		Host: s.Host, Version: s.Version, Started: timestamppb.New(s.Started), Ready: len(s.Problems) == 0, Problems: s.Problems,
 		Asn: s.ASN, RouterId: s.RouterID.String(),
 		Speaker: &apiv1.SpeakerStatus{
 			Connected: s.Speaker.Connected, Version: s.Speaker.Version, Pid: int32(s.Speaker.PID), Since: timestamp(s.Speaker.Since),
+			Crashes: s.Speaker.Crashes,
 		},
 		PeersEstablished: uint32(s.PeersEstablished()), PeersTotal: uint32(len(s.Peers)),
 		Endpoints: uint32(s.Endpoints), Leases: uint32(s.Leases), Announced: texts(s.Announced),
@@ -38,6 +39,12 @@ func statusResponse(s agent.Status) *apiv1.GetStatusResponse {
 		RoutesInstalled: uint32(s.RoutesInstalled), RoutesFailed: uint32(s.RoutesFailed), Mtu: uint32(s.MTU),
 		RoutesRefused: uint32(s.RoutesRefused),
 	}
+	if b := s.BFD; b.Wanted {
+		out.Bfd = &apiv1.BFDProcess{
+			Connected: b.Connected, Version: b.Version, Pid: int32(b.PID), SessionsUp: uint32(b.Up()), SessionsTotal: uint32(len(b.Sessions)),
+		}
+	}
+	return out
 }
 
 func peer(p bgp.PeerStatus) *apiv1.Peer {

@@ -114,7 +114,7 @@ func (s *Server) ListPeers(ctx context.Context, _ *apiv1.ListPeersRequest) (*api
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	resp, sessions := &apiv1.ListPeersResponse{}, s.agent.BFD()
+	resp, sessions := &apiv1.ListPeersResponse{}, s.agent.BFD().Sessions
 	for _, p := range peers {
 		out := peer(p)
 		out.Bfd = bfdSession(p.Address, sessions)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -80,8 +81,8 @@ func (f *bfdFeed) run(ctx context.Context, cfg *config.Config, external bool, lo
 			// It returns nothing but nil.
 			_ = supervisor.Run(ctx, supervisor.Options{Name: "bfd", Socket: cfg.BFDSocket(), Argv: argv, Log: log})
 		})
-		beside.Go(func() { f.replaceOld(ctx, log) })
 	}
+	beside.Go(func() { f.replaceOld(ctx, log) })
 	return f.client.Run(ctx)
 }
 
@@ -93,7 +94,7 @@ func bfdArgv(cfg *config.Config) ([]string, error) {
 	return []string{filepath.Clean(exe), "bfd", "--socket", cfg.BFDSocket(), "--log-level", cfg.Log.Level.String()}, nil
 }
 
-// replaceOld has a BFD process of another version go on as ours, with its sessions.
+// replaceOld has a BFD process of another version go on as ours, with its sessions: it stays the same process, whoever started it.
 func (f *bfdFeed) replaceOld(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -120,17 +121,17 @@ func (f *bfdFeed) replaceOld(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// status are the sessions as of their last change; none where no process is connected that could know.
-func (f *bfdFeed) status() (sessions []bfd.Status, problem string) {
+// status is the process, and its sessions as of their last change.
+func (f *bfdFeed) status() agent.BFDStatus {
 	select {
 	case <-f.wanted:
 	default:
-		return nil, ""
+		return agent.BFDStatus{}
 	}
-	if _, _, ok := f.client.Connected(); !ok {
-		return nil, "the BFD process is not connected: dead paths are noticed by the hold timer alone"
-	}
-	return f.client.Status(), ""
+	b := agent.BFDStatus{Sessions: f.client.Status()}
+	b.Version, b.PID, b.Connected = f.client.Connected()
+	b.Wanted = len(b.Sessions) > 0 || !b.Connected
+	return b
 }
 
 // drained closes the sessions of a host that leaves the fabric on purpose, or opens them again.

@@ -37,6 +37,9 @@ func printStatus(s *apiv1.GetStatusResponse, p *printer) {
 	p.row(text("State"), state)
 	p.row(text("Agent"), text(fmt.Sprintf("%s, up %s", s.GetVersion(), age(s.GetStarted().AsTime()))))
 	p.row(text("Speaker"), speakerCell(s.GetSpeaker()))
+	if b := s.GetBfd(); b != nil {
+		p.row(text("BFD"), bfdProcessCell(b))
+	}
 	p.row(text("AS, router ID"), text(fmt.Sprintf("%d, %s", s.GetAsn(), s.GetRouterId())))
 	p.row(text("Peers"), judged(fmt.Sprintf("%d of %d established", s.GetPeersEstablished(), s.GetPeersTotal()), s.GetPeersEstablished() == s.GetPeersTotal()))
 	p.row(text("Announced"), text(fmt.Sprintf("%s (budget %d IPv4, %d IPv6)", dash(strings.Join(s.GetAnnounced(), " ")), s.GetBudgetIpv4(), s.GetBudgetIpv6())))
@@ -55,7 +58,22 @@ func speakerCell(s *apiv1.SpeakerStatus) cell {
 	if !s.GetConnected() {
 		return judged("not connected", false)
 	}
-	return text(fmt.Sprintf("%s, pid %d, connected %s", s.GetVersion(), s.GetPid(), age(s.GetSince().AsTime())))
+	return text(fmt.Sprintf("%s, pid %d, connected %s", s.GetVersion(), s.GetPid(), age(s.GetSince().AsTime())) + crashed(s.GetCrashes()))
+}
+
+func crashed(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", crashes of speakers so far: %d", n)
+}
+
+func bfdProcessCell(b *apiv1.BFDProcess) cell {
+	if !b.GetConnected() {
+		return judged("not connected", false)
+	}
+	line := fmt.Sprintf("%s, pid %d, %d of %d sessions up", b.GetVersion(), b.GetPid(), b.GetSessionsUp(), b.GetSessionsTotal())
+	return judged(line, b.GetSessionsUp() == b.GetSessionsTotal())
 }
 
 // age is how long ago something was, to the second.

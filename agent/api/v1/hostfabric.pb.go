@@ -703,6 +703,7 @@ type GetStatusResponse struct {
 	RoutesInstalled  uint32                 `protobuf:"varint,16,opt,name=routes_installed,json=routesInstalled,proto3" json:"routes_installed,omitempty"`
 	RoutesFailed     uint32                 `protobuf:"varint,17,opt,name=routes_failed,json=routesFailed,proto3" json:"routes_failed,omitempty"`
 	Mtu              uint32                 `protobuf:"varint,18,opt,name=mtu,proto3" json:"mtu,omitempty"`                                          // bytes, of new endpoints
+	Bfd              *BFDProcess            `protobuf:"bytes,19,opt,name=bfd,proto3" json:"bfd,omitempty"`                                           // absent: no BFD session is wanted
 	RoutesRefused    uint32                 `protobuf:"varint,38,opt,name=routes_refused,json=routesRefused,proto3" json:"routes_refused,omitempty"` // learned, and not installed for the host has a route of its own there
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -864,9 +865,92 @@ func (x *GetStatusResponse) GetMtu() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetBfd() *BFDProcess {
+	if x != nil {
+		return x.Bfd
+	}
+	return nil
+}
+
 func (x *GetStatusResponse) GetRoutesRefused() uint32 {
 	if x != nil {
 		return x.RoutesRefused
+	}
+	return 0
+}
+
+type BFDProcess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Connected     bool                   `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Pid           int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	SessionsUp    uint32                 `protobuf:"varint,4,opt,name=sessions_up,json=sessionsUp,proto3" json:"sessions_up,omitempty"`
+	SessionsTotal uint32                 `protobuf:"varint,5,opt,name=sessions_total,json=sessionsTotal,proto3" json:"sessions_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BFDProcess) Reset() {
+	*x = BFDProcess{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BFDProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BFDProcess) ProtoMessage() {}
+
+func (x *BFDProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BFDProcess.ProtoReflect.Descriptor instead.
+func (*BFDProcess) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BFDProcess) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *BFDProcess) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *BFDProcess) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *BFDProcess) GetSessionsUp() uint32 {
+	if x != nil {
+		return x.SessionsUp
+	}
+	return 0
+}
+
+func (x *BFDProcess) GetSessionsTotal() uint32 {
+	if x != nil {
+		return x.SessionsTotal
 	}
 	return 0
 }
@@ -876,14 +960,15 @@ type SpeakerStatus struct {
 	Connected     bool                   `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Pid           int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"` // of the connection
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`      // of the connection
+	Crashes       uint64                 `protobuf:"varint,5,opt,name=crashes,proto3" json:"crashes,omitempty"` // of speakers, since the run directory is there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SpeakerStatus) Reset() {
 	*x = SpeakerStatus{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +980,7 @@ func (x *SpeakerStatus) String() string {
 func (*SpeakerStatus) ProtoMessage() {}
 
 func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +993,7 @@ func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerStatus.ProtoReflect.Descriptor instead.
 func (*SpeakerStatus) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SpeakerStatus) GetConnected() bool {
@@ -939,6 +1024,13 @@ func (x *SpeakerStatus) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SpeakerStatus) GetCrashes() uint64 {
+	if x != nil {
+		return x.Crashes
+	}
+	return 0
+}
+
 type ListPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -947,7 +1039,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1051,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1064,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{15}
 }
 
 type ListPeersResponse struct {
@@ -984,7 +1076,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1088,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1101,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -1044,7 +1136,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1148,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1161,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1206,7 +1298,7 @@ type BFDSession struct {
 
 func (x *BFDSession) Reset() {
 	*x = BFDSession{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1310,7 @@ func (x *BFDSession) String() string {
 func (*BFDSession) ProtoMessage() {}
 
 func (x *BFDSession) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1323,7 @@ func (x *BFDSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BFDSession.ProtoReflect.Descriptor instead.
 func (*BFDSession) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BFDSession) GetState() string {
@@ -1294,7 +1386,7 @@ type RefusedCount struct {
 
 func (x *RefusedCount) Reset() {
 	*x = RefusedCount{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1398,7 @@ func (x *RefusedCount) String() string {
 func (*RefusedCount) ProtoMessage() {}
 
 func (x *RefusedCount) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1411,7 @@ func (x *RefusedCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCount.ProtoReflect.Descriptor instead.
 func (*RefusedCount) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RefusedCount) GetFamily() string {
@@ -1356,7 +1448,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1460,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1473,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Refusal) GetPrefix() string {
@@ -1427,7 +1519,7 @@ type ListBlocksRequest struct {
 
 func (x *ListBlocksRequest) Reset() {
 	*x = ListBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1531,7 @@ func (x *ListBlocksRequest) String() string {
 func (*ListBlocksRequest) ProtoMessage() {}
 
 func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1544,7 @@ func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ListBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
 }
 
 type ListBlocksResponse struct {
@@ -1465,7 +1557,7 @@ type ListBlocksResponse struct {
 
 func (x *ListBlocksResponse) Reset() {
 	*x = ListBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1569,7 @@ func (x *ListBlocksResponse) String() string {
 func (*ListBlocksResponse) ProtoMessage() {}
 
 func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1582,7 @@ func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ListBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListBlocksResponse) GetBlocks() []*Block {
@@ -1518,7 +1610,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1622,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1635,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Budget) GetFamily() string {
@@ -1590,7 +1682,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1694,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1707,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Block) GetPrefix() string {
@@ -1733,7 +1825,7 @@ type ReleaseBlocksRequest struct {
 
 func (x *ReleaseBlocksRequest) Reset() {
 	*x = ReleaseBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1837,7 @@ func (x *ReleaseBlocksRequest) String() string {
 func (*ReleaseBlocksRequest) ProtoMessage() {}
 
 func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1850,7 @@ func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReleaseBlocksRequest) GetPrefixes() []string {
@@ -1784,7 +1876,7 @@ type ReleaseBlocksResponse struct {
 
 func (x *ReleaseBlocksResponse) Reset() {
 	*x = ReleaseBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1888,7 @@ func (x *ReleaseBlocksResponse) String() string {
 func (*ReleaseBlocksResponse) ProtoMessage() {}
 
 func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1901,7 @@ func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReleaseBlocksResponse) GetReleased() []string {
@@ -1828,7 +1920,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1932,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1945,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListClaimsRequest) GetHost() string {
@@ -1872,7 +1964,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +1976,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +1989,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListClaimsResponse) GetClaims() []*Claim {
@@ -1920,7 +2012,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2024,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2037,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Claim) GetPrefix() string {
@@ -1993,7 +2085,7 @@ type ReleaseHostRequest struct {
 
 func (x *ReleaseHostRequest) Reset() {
 	*x = ReleaseHostRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2097,7 @@ func (x *ReleaseHostRequest) String() string {
 func (*ReleaseHostRequest) ProtoMessage() {}
 
 func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2110,7 @@ func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseHostRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReleaseHostRequest) GetHost() string {
@@ -2044,7 +2136,7 @@ type ReleaseHostResponse struct {
 
 func (x *ReleaseHostResponse) Reset() {
 	*x = ReleaseHostResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2148,7 @@ func (x *ReleaseHostResponse) String() string {
 func (*ReleaseHostResponse) ProtoMessage() {}
 
 func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2161,7 @@ func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseHostResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReleaseHostResponse) GetReleased() []*Claim {
@@ -2092,7 +2184,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2196,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2209,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListLeasesRequest) GetContainerId() string {
@@ -2164,7 +2256,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2268,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2281,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*Lease {
@@ -2215,7 +2307,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2319,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2332,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Lease) GetAddress() string {
@@ -2308,7 +2400,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2412,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2425,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListRoutesRequest) GetOwner() string {
@@ -2352,7 +2444,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2456,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2469,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2403,7 +2495,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2507,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2520,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Route) GetPrefix() string {
@@ -2497,7 +2589,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2601,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2614,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *NextHop) GetAddress() string {
@@ -2548,7 +2640,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2652,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2665,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PlanRequest) GetConfig() []byte {
@@ -2592,7 +2684,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2696,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2709,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PlanResponse) GetEffects() *Effects {
@@ -2635,7 +2727,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2739,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2752,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
 }
 
 type ReloadResponse struct {
@@ -2672,7 +2764,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2776,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2789,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReloadResponse) GetEffects() *Effects {
@@ -2723,7 +2815,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2827,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2840,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Effects) GetChanges() []*ConfigChange {
@@ -2812,7 +2904,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +2916,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +2929,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ConfigChange) GetKey() string {
@@ -2878,7 +2970,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +2982,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +2995,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -2931,7 +3023,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3035,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3048,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -2988,7 +3080,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3092,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3105,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
 }
 
 type DrainProgress struct {
@@ -3036,7 +3128,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3140,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3153,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DrainProgress) GetStage() string {
@@ -3157,7 +3249,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3261,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3274,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ExplainRequest) GetSubject() string {
@@ -3203,7 +3295,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3307,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3320,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ExplainResponse) GetSubject() string {
@@ -3263,7 +3355,7 @@ type ExplainStep struct {
 
 func (x *ExplainStep) Reset() {
 	*x = ExplainStep{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3367,7 @@ func (x *ExplainStep) String() string {
 func (*ExplainStep) ProtoMessage() {}
 
 func (x *ExplainStep) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3380,7 @@ func (x *ExplainStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
 func (*ExplainStep) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ExplainStep) GetLink() string {
@@ -3357,7 +3449,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\vattachments\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\vattachments\"H\n" +
 	"\x0fCollectResponse\x125\n" +
 	"\bdetached\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\bdetached\"\x12\n" +
-	"\x10GetStatusRequest\"\xfd\x04\n" +
+	"\x10GetStatusRequest\"\xaa\x05\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x124\n" +
@@ -3380,13 +3472,23 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"budgetIpv6\x12)\n" +
 	"\x10routes_installed\x18\x10 \x01(\rR\x0froutesInstalled\x12#\n" +
 	"\rroutes_failed\x18\x11 \x01(\rR\froutesFailed\x12\x10\n" +
-	"\x03mtu\x18\x12 \x01(\rR\x03mtu\x12%\n" +
-	"\x0eroutes_refused\x18& \x01(\rR\rroutesRefused\"\x8b\x01\n" +
+	"\x03mtu\x18\x12 \x01(\rR\x03mtu\x12+\n" +
+	"\x03bfd\x18\x13 \x01(\v2\x19.hostfabric.v1.BFDProcessR\x03bfd\x12%\n" +
+	"\x0eroutes_refused\x18& \x01(\rR\rroutesRefused\"\x9e\x01\n" +
+	"\n" +
+	"BFDProcess\x12\x1c\n" +
+	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x1f\n" +
+	"\vsessions_up\x18\x04 \x01(\rR\n" +
+	"sessionsUp\x12%\n" +
+	"\x0esessions_total\x18\x05 \x01(\rR\rsessionsTotal\"\xa5\x01\n" +
 	"\rSpeakerStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x12\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\acrashes\x18\x05 \x01(\x04R\acrashes\"\x12\n" +
 	"\x10ListPeersRequest\">\n" +
 	"\x11ListPeersResponse\x12)\n" +
 	"\x05peers\x18\x01 \x03(\v2\x13.hostfabric.v1.PeerR\x05peers\"\xa8\x05\n" +
@@ -3599,7 +3701,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -3614,46 +3716,47 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*CollectResponse)(nil),       // 10: hostfabric.v1.CollectResponse
 	(*GetStatusRequest)(nil),      // 11: hostfabric.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 12: hostfabric.v1.GetStatusResponse
-	(*SpeakerStatus)(nil),         // 13: hostfabric.v1.SpeakerStatus
-	(*ListPeersRequest)(nil),      // 14: hostfabric.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 15: hostfabric.v1.ListPeersResponse
-	(*Peer)(nil),                  // 16: hostfabric.v1.Peer
-	(*BFDSession)(nil),            // 17: hostfabric.v1.BFDSession
-	(*RefusedCount)(nil),          // 18: hostfabric.v1.RefusedCount
-	(*Refusal)(nil),               // 19: hostfabric.v1.Refusal
-	(*ListBlocksRequest)(nil),     // 20: hostfabric.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),    // 21: hostfabric.v1.ListBlocksResponse
-	(*Budget)(nil),                // 22: hostfabric.v1.Budget
-	(*Block)(nil),                 // 23: hostfabric.v1.Block
-	(*ReleaseBlocksRequest)(nil),  // 24: hostfabric.v1.ReleaseBlocksRequest
-	(*ReleaseBlocksResponse)(nil), // 25: hostfabric.v1.ReleaseBlocksResponse
-	(*ListClaimsRequest)(nil),     // 26: hostfabric.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),    // 27: hostfabric.v1.ListClaimsResponse
-	(*Claim)(nil),                 // 28: hostfabric.v1.Claim
-	(*ReleaseHostRequest)(nil),    // 29: hostfabric.v1.ReleaseHostRequest
-	(*ReleaseHostResponse)(nil),   // 30: hostfabric.v1.ReleaseHostResponse
-	(*ListLeasesRequest)(nil),     // 31: hostfabric.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),    // 32: hostfabric.v1.ListLeasesResponse
-	(*Lease)(nil),                 // 33: hostfabric.v1.Lease
-	(*ListRoutesRequest)(nil),     // 34: hostfabric.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 35: hostfabric.v1.ListRoutesResponse
-	(*Route)(nil),                 // 36: hostfabric.v1.Route
-	(*NextHop)(nil),               // 37: hostfabric.v1.NextHop
-	(*PlanRequest)(nil),           // 38: hostfabric.v1.PlanRequest
-	(*PlanResponse)(nil),          // 39: hostfabric.v1.PlanResponse
-	(*ReloadRequest)(nil),         // 40: hostfabric.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 41: hostfabric.v1.ReloadResponse
-	(*Effects)(nil),               // 42: hostfabric.v1.Effects
-	(*ConfigChange)(nil),          // 43: hostfabric.v1.ConfigChange
-	(*SessionChange)(nil),         // 44: hostfabric.v1.SessionChange
-	(*DrainRequest)(nil),          // 45: hostfabric.v1.DrainRequest
-	(*UndrainRequest)(nil),        // 46: hostfabric.v1.UndrainRequest
-	(*DrainProgress)(nil),         // 47: hostfabric.v1.DrainProgress
-	(*ExplainRequest)(nil),        // 48: hostfabric.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 49: hostfabric.v1.ExplainResponse
-	(*ExplainStep)(nil),           // 50: hostfabric.v1.ExplainStep
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*BFDProcess)(nil),            // 13: hostfabric.v1.BFDProcess
+	(*SpeakerStatus)(nil),         // 14: hostfabric.v1.SpeakerStatus
+	(*ListPeersRequest)(nil),      // 15: hostfabric.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),     // 16: hostfabric.v1.ListPeersResponse
+	(*Peer)(nil),                  // 17: hostfabric.v1.Peer
+	(*BFDSession)(nil),            // 18: hostfabric.v1.BFDSession
+	(*RefusedCount)(nil),          // 19: hostfabric.v1.RefusedCount
+	(*Refusal)(nil),               // 20: hostfabric.v1.Refusal
+	(*ListBlocksRequest)(nil),     // 21: hostfabric.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),    // 22: hostfabric.v1.ListBlocksResponse
+	(*Budget)(nil),                // 23: hostfabric.v1.Budget
+	(*Block)(nil),                 // 24: hostfabric.v1.Block
+	(*ReleaseBlocksRequest)(nil),  // 25: hostfabric.v1.ReleaseBlocksRequest
+	(*ReleaseBlocksResponse)(nil), // 26: hostfabric.v1.ReleaseBlocksResponse
+	(*ListClaimsRequest)(nil),     // 27: hostfabric.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),    // 28: hostfabric.v1.ListClaimsResponse
+	(*Claim)(nil),                 // 29: hostfabric.v1.Claim
+	(*ReleaseHostRequest)(nil),    // 30: hostfabric.v1.ReleaseHostRequest
+	(*ReleaseHostResponse)(nil),   // 31: hostfabric.v1.ReleaseHostResponse
+	(*ListLeasesRequest)(nil),     // 32: hostfabric.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),    // 33: hostfabric.v1.ListLeasesResponse
+	(*Lease)(nil),                 // 34: hostfabric.v1.Lease
+	(*ListRoutesRequest)(nil),     // 35: hostfabric.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),    // 36: hostfabric.v1.ListRoutesResponse
+	(*Route)(nil),                 // 37: hostfabric.v1.Route
+	(*NextHop)(nil),               // 38: hostfabric.v1.NextHop
+	(*PlanRequest)(nil),           // 39: hostfabric.v1.PlanRequest
+	(*PlanResponse)(nil),          // 40: hostfabric.v1.PlanResponse
+	(*ReloadRequest)(nil),         // 41: hostfabric.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 42: hostfabric.v1.ReloadResponse
+	(*Effects)(nil),               // 43: hostfabric.v1.Effects
+	(*ConfigChange)(nil),          // 44: hostfabric.v1.ConfigChange
+	(*SessionChange)(nil),         // 45: hostfabric.v1.SessionChange
+	(*DrainRequest)(nil),          // 46: hostfabric.v1.DrainRequest
+	(*UndrainRequest)(nil),        // 47: hostfabric.v1.UndrainRequest
+	(*DrainProgress)(nil),         // 48: hostfabric.v1.DrainProgress
+	(*ExplainRequest)(nil),        // 49: hostfabric.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 50: hostfabric.v1.ExplainResponse
+	(*ExplainStep)(nil),           // 51: hostfabric.v1.ExplainStep
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -3661,75 +3764,76 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	51, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	13, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	51, // 7: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
-	16, // 8: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	52, // 9: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
-	17, // 10: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
-	18, // 11: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
-	19, // 12: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
-	51, // 13: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
-	52, // 14: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
-	52, // 15: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
-	23, // 16: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
-	22, // 17: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
-	28, // 18: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	51, // 19: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
-	28, // 20: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	52, // 21: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	52, // 22: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
-	33, // 23: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	51, // 24: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
-	36, // 25: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
-	37, // 26: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	42, // 27: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
-	42, // 28: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
-	43, // 29: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
-	44, // 30: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	52, // 31: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	51, // 32: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	51, // 33: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	50, // 34: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
-	1,  // 35: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 36: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 37: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 38: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 39: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	14, // 40: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	20, // 41: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	31, // 42: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	34, // 43: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	24, // 44: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	26, // 45: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	29, // 46: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	38, // 47: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	40, // 48: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	45, // 49: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	46, // 50: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	48, // 51: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
-	2,  // 52: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 53: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 54: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 55: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 56: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	15, // 57: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	21, // 58: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	32, // 59: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	35, // 60: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	25, // 61: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	27, // 62: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	30, // 63: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	39, // 64: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	41, // 65: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	47, // 66: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	47, // 67: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	49, // 68: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
-	52, // [52:69] is the sub-list for method output_type
-	35, // [35:52] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	52, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	14, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
+	13, // 7: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
+	52, // 8: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	17, // 9: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
+	53, // 10: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	18, // 11: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
+	19, // 12: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
+	20, // 13: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
+	52, // 14: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
+	53, // 15: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
+	53, // 16: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
+	24, // 17: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
+	23, // 18: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
+	29, // 19: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
+	52, // 20: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	29, // 21: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
+	53, // 22: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	53, // 23: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	34, // 24: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
+	52, // 25: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	37, // 26: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
+	38, // 27: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
+	43, // 28: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
+	43, // 29: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
+	44, // 30: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
+	45, // 31: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
+	53, // 32: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	52, // 33: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	52, // 34: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	51, // 35: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
+	1,  // 36: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 37: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 38: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 39: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 40: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	15, // 41: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	21, // 42: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	32, // 43: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	35, // 44: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	25, // 45: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	27, // 46: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	30, // 47: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	39, // 48: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	41, // 49: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	46, // 50: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	47, // 51: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	49, // 52: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
+	2,  // 53: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 54: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 55: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 56: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 57: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	16, // 58: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	22, // 59: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	33, // 60: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	36, // 61: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	26, // 62: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	28, // 63: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	31, // 64: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	40, // 65: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	42, // 66: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	48, // 67: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	48, // 68: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	50, // 69: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	53, // [53:70] is the sub-list for method output_type
+	36, // [36:53] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -3743,7 +3847,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
