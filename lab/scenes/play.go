@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,12 +90,12 @@ func (sc Scene) Judge(r Report, bfd bool) error {
 
 // reset says which sessions are not what they were.
 func (r Report) reset() error {
-	if len(r.Before) == 0 || len(r.Before) != len(r.After) {
-		return fmt.Errorf("%d sessions before, %d after", len(r.Before), len(r.After))
+	if len(r.Before) == 0 {
+		return errors.New("no sessions before")
 	}
-	for i, s := range r.After {
-		if !s.Established || s.Age < r.Before[i].Age {
-			return fmt.Errorf("the session with %s was reset", s.Peer)
+	for _, before := range r.Before {
+		if !slices.ContainsFunc(r.After, func(s Session) bool { return s.Peer == before.Peer && s.Established && s.Age >= before.Age }) {
+			return fmt.Errorf("the session with %s was reset", before.Peer)
 		}
 	}
 	return nil

@@ -1,12 +1,18 @@
 package scenes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
+	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 	"github.com/hostfabric/hostfabric/lab/fabric"
 )
 
@@ -83,8 +89,54 @@ func Upgrade() Scene {
 		if st := s.Status(ctx, s.Victim); st.GetVersion() != st.GetSpeaker().GetVersion() {
 			return fmt.Errorf("agent %s with speaker %s after the upgrade", st.GetVersion(), st.GetSpeaker().GetVersion())
 		}
-		return nil
+		if !s.Lab.Plan.BFD {
+			return nil
+		}
+		return s.Await(ctx, "BFD goes on as the new version, with its sessions", func() bool {
+			st := s.Status(ctx, s.Victim)
+			return st.GetBfd().GetVersion() == st.GetVersion() && st.GetBfd().GetSessionsUp() == uint32(len(s.Victim.Links))
+		})
 	}}
+}
+
+// Reload has the victim's agent apply a configuration with another block and another peer.
+func Reload() Scene {
+	more := netip.MustParsePrefix("10.79.255.0/26") // in the lab's container space, far from what hosts get
+	var before []byte
+	return Scene{Name: "reload", Present: true, Sessions: true, Play: func(ctx context.Context, s *Stage) error {
+		file := filepath.Join(s.Lab.Plan.NodeDir(s.Victim.Name), "hostfabric.yaml")
+		var err error
+		if before, err = os.ReadFile(file); err != nil {
+			return err
+		}
+		after := bytes.Replace(before, []byte("\nblocks:\n"), fmt.Appendf(nil, "\nblocks:\n  - %q\n", more), 1)
+		after = bytes.Replace(after, []byte("\npeers:\n"), []byte("\npeers:\n  - {address: 172.31.255.254, asn: 64999}\n"), 1)
+		if err := s.reload(ctx, file, after); err != nil {
+			return err
+		}
+		return s.Await(ctx, "the other block is announced, and the other peer tried", func() bool {
+			for _, r := range s.Lab.Plan.Racks[0].ToRs {
+				if have, err := s.Lab.Tor(r.Name).KernelPrefixes(ctx, more); err != nil || !slices.Contains(have, more) {
+					return false
+				}
+			}
+			return int(s.Status(ctx, s.Victim).GetPeersTotal()) == len(s.Victim.Links)+1
+		})
+	}, Restore: func(ctx context.Context, s *Stage) error {
+		return s.reload(ctx, filepath.Join(s.Lab.Plan.NodeDir(s.Victim.Name), "hostfabric.yaml"), before)
+	}}
+}
+
+func (s *Stage) reload(ctx context.Context, file string, text []byte) error {
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return err
+	}
+	client, err := s.Hosts.Client(s.Victim.Name)
+	if err != nil {
+		return err
+	}
+	_, err = client.Reload(ctx, &apiv1.ReloadRequest{})
+	return err
 }
 
 // awaitSpeaker waits until another speaker than the old one has everything in order.

@@ -40,41 +40,50 @@ func set(t *testing.T, o scenes.Options) *scenes.Stage {
 	return s
 }
 
-// TestScenes plays the table of events under 1,000 packets a second each way, on two stages a router: one whose routers only
-// help hosts to restart, FRR's default, and one whose routers restart gracefully too.
+// TestScenes plays the table of events under 1,000 packets a second each way: with routers that only help hosts to restart, which
+// is FRR's default, without and with BFD; and with routers that restart gracefully themselves.
 func TestScenes(t *testing.T) {
 	upgrade, cleanup, err := binaries.Build(t.Context(), "hostfabric", "next")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cleanup)
-	helper := []scenes.Scene{
-		scenes.AgentEnds(syscall.SIGKILL), scenes.AgentEnds(syscall.SIGTERM), scenes.SpeakerKilled(), scenes.BothKilled(), scenes.Upgrade(),
-		scenes.LinkDown(), scenes.RouterSilent(),
+	hosts := []scenes.Scene{
+		scenes.AgentEnds(syscall.SIGKILL), scenes.AgentEnds(syscall.SIGTERM), scenes.SpeakerKilled(), scenes.BothKilled(), scenes.Upgrade(), scenes.Reload(),
 	}
-	graceful := []scenes.Scene{scenes.RouterRestarts()}
-	for _, kind := range []tor.Kind{tor.FRR, tor.BIRD} {
-		for _, stage := range []struct {
-			name     string
-			graceful bool
-			scenes   []scenes.Scene
-		}{{"helper", false, helper}, {"graceful", true, graceful}} {
-			t.Run(string(kind)+"/"+stage.name, func(t *testing.T) {
-				s := set(t, scenes.Options{Shape: fabric.Shape{Name: "sc" + string(kind), Tor: kind, Graceful: stage.graceful}, Upgrade: upgrade})
-				for _, sc := range stage.scenes {
-					t.Run(strings.ReplaceAll(sc.Name, " ", "-"), func(t *testing.T) {
-						report, err := s.Play(t.Context(), sc)
-						t.Log(report)
-						if err != nil {
-							t.Fatal(err)
-						}
-						if err := sc.Judge(report, s.Lab.Plan.BFD); err != nil {
-							t.Error(err)
-						}
-					})
-				}
-			})
-		}
+	bfd := []scenes.Scene{
+		scenes.AgentEnds(syscall.SIGKILL), scenes.SpeakerKilled(), scenes.BothKilled(), scenes.Upgrade(), scenes.LinkDown(), scenes.RouterSilent(),
+	}
+	routers := []scenes.Scene{scenes.LinkDown(), scenes.RouterRestarts()}
+	for _, stage := range []struct {
+		name   string
+		shape  fabric.Shape
+		scenes []scenes.Scene
+	}{
+		{"frr", fabric.Shape{Tor: tor.FRR}, hosts},
+		{"bird", fabric.Shape{Tor: tor.BIRD}, hosts},
+		{"frr bfd", fabric.Shape{Tor: tor.FRR, BFD: true}, bfd},
+		{"bird bfd on", fabric.Shape{Tor: tor.BIRD, BFD: true}, bfd},
+		{"bird bfd graceful", fabric.Shape{Tor: tor.BIRD, BFD: true, BFDGraceful: true}, bfd},
+		{"frr graceful", fabric.Shape{Tor: tor.FRR, Graceful: true}, routers},
+		{"bird graceful", fabric.Shape{Tor: tor.BIRD, Graceful: true}, routers},
+	} {
+		t.Run(strings.ReplaceAll(stage.name, " ", "-"), func(t *testing.T) {
+			stage.shape.Name = "sc" + string(stage.shape.Tor)
+			s := set(t, scenes.Options{Shape: stage.shape, Upgrade: upgrade})
+			for _, sc := range stage.scenes {
+				t.Run(strings.ReplaceAll(sc.Name, " ", "-"), func(t *testing.T) {
+					report, err := s.Play(t.Context(), sc)
+					t.Log(report)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := sc.Judge(report, s.Lab.Plan.BFD); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
 	}
 }
 

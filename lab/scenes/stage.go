@@ -61,6 +61,9 @@ func Set(ctx context.Context, o Options) (*Stage, error) {
 }
 
 func (s *Stage) set(ctx context.Context) error {
+	if err := os.Chmod(s.dir, 0o755); err != nil { // the unprivileged processes start their successors from there
+		return err
+	}
 	if err := s.install(s.opts.Agent); err != nil {
 		return err
 	}
