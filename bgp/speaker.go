@@ -310,15 +310,23 @@ func (s *Speaker) Peers(ctx context.Context) ([]PeerStatus, error) {
 	return out, err
 }
 
-// Announced reads the prefixes the speaker itself originates, sorted. It takes 2 s at most.
+// Announced asks which of the prefixes to announce the speaker originates, sorted; before the first Announce, all that it does
+// originate, for which it walks its whole table. It takes 2 s at most.
 func (s *Speaker) Announced(ctx context.Context) ([]netip.Prefix, error) {
 	c, _, err := s.current()
 	if err != nil {
 		return nil, err
 	}
+	var only []netip.Prefix
+	if d := s.desired(); d.announced {
+		only = make([]netip.Prefix, len(d.set))
+		for i, a := range d.set {
+			only[i] = a.Prefix
+		}
+	}
 	var have map[netip.Prefix]Announcement
 	err = s.query(ctx, func(ctx context.Context) (err error) {
-		have, err = c.localPaths(ctx, nil)
+		have, err = c.localPaths(ctx, only)
 		return err
 	})
 	if err != nil {
