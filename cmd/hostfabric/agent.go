@@ -26,8 +26,8 @@ func newAgentCommand() *cobra.Command {
 		Use:   "agent",
 		Short: "Run the agent of this host",
 		Long: `Run the agent: it serves attaches, keeps leases and routes, and tells the speaker what to announce. It starts the
-speaker process unless one runs already, and leaves it running when it ends: stopping the agent, or upgrading it,
-touches no container and no BGP session.`,
+speaker process, and the BFD process where BFD is configured, unless they run already, and leaves them running when it ends:
+stopping the agent, or upgrading it, touches no container and no session. SIGHUP has it reload its configuration.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file, err := o.open(cmd)
@@ -38,7 +38,7 @@ touches no container and no BGP session.`,
 		},
 	}
 	o.AddFlags(cmd)
-	cmd.Flags().BoolVar(&externalSpeaker, "external-speaker", false, "somebody else, such as systemd, starts the speaker")
+	cmd.Flags().BoolVar(&externalSpeaker, "external-speaker", false, "somebody else, such as systemd, starts the speaker and BFD")
 	return cmd
 }
 
