@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test bench lint generate lab clean deps install fuzz crash
+.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -31,6 +31,10 @@ bench: deps build
 # The allocator killed at random moments, many times.
 crash:
 	go test -count=1 -v -timeout 60m -run 'TestCrash$$' ./ipam -crash.rounds $(or $(ROUNDS),1000)
+
+# A router that attacks under traffic, in all the ways there are tests of.
+siege:
+	go test -count=1 -v -timeout 60m -run 'TestSiege' ./lab/hostile -siege.all
 
 # Everything that parses outside bytes, FUZZTIME each.
 fuzz:

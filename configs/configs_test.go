@@ -219,8 +219,8 @@ func TestUnitsOutliveOneAnother(t *testing.T) {
 			t.Errorf("%s has %s", name, found)
 		}
 	}
-	if !strings.Contains(read(t, "systemd/hostfabric.service"), "\nWants=hostfabric-speaker.service\n") {
-		t.Error("the agent does not pull the speaker in")
+	if !strings.Contains(read(t, "systemd/hostfabric.service"), "\nWants=hostfabric-speaker.service hostfabric-bfd.service\n") {
+		t.Error("the agent does not pull speaker and BFD in")
 	}
 }
 
