@@ -57,7 +57,7 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Iterations, "iterations", 200, "CNI ADDs of attach.cni.*")
 	fs.IntVar(&o.Rounds, "rounds", 9, "rounds of ipam.durable, of some 4 s each")
 	fs.IntVar(&o.Prefixes, "prefixes", 100_000, "prefixes of fib.100k and failover.100k")
-	fs.BoolVar(&o.BFD, "bfd", false, "failover.* and restart.* with BFD, 3 x 100 ms")
+	fs.BoolVar(&o.BFD, "bfd", true, "failover.* and restart.* with BFD, 3 x 100 ms")
 	fs.StringVar(&o.Plugins, "plugins", "build/tools", "directory with the CNI plugins ptp and host-local; make deps installs them")
 	fs.BoolVar(&asJSON, "json", false, "print one JSON array on stdout")
 	return cmd

@@ -33,7 +33,7 @@ func TestBenchmarks(t *testing.T) {
 	}
 	opts := bench.Options{
 		Agent: programs.agent, Shim: programs.shim, Lab: programs.lab, Plugins: plugins,
-		Hosts: 3, Containers: 4, Cycles: 50, Iterations: 5, Rounds: 1, Prefixes: 2000,
+		Hosts: 3, Containers: 4, Cycles: 50, Iterations: 5, Rounds: 1, Prefixes: 2000, BFD: true,
 	}
 	var results []bench.Result
 	for _, b := range bench.All {
