@@ -46,6 +46,7 @@ type talker struct {
 	cost     time.Duration // of a search; a listing of all takes ten times as long
 	began    time.Time
 	looks    []string // when, and how
+	localAS  uint32   // ours towards the peer; 0: as towards all
 	each     func(second int)
 }
 
@@ -86,7 +87,7 @@ func (c *talker) ListPath(_ context.Context, r *api.ListPathRequest, _ ...grpc.C
 func (c *talker) talk(t *testing.T, d time.Duration, each func(second int)) (*refusals, string) {
 	t.Helper()
 	var log bytes.Buffer
-	config := &Config{ASN: 65001, Peers: []Peer{{Address: netip.MustParseAddr("10.0.1.1"), ASN: 65101, MaxPrefixes: 500_000}}, Policy: HostPolicy{OwnSpace: prefixList("10.64.1.0/26")}}
+	config := &Config{ASN: 65001, Peers: []Peer{{Address: netip.MustParseAddr("10.0.1.1"), ASN: 65101, LocalAS: c.localAS, MaxPrefixes: 500_000}}, Policy: HostPolicy{OwnSpace: prefixList("10.64.1.0/26")}}
 	w := &refusedWatch{
 		conn: conn{c}, log: slog.New(slog.NewTextHandler(&log, nil)), tallies: newTallies(), refusals: newRefusals(), marks: map[tallyKey]*refusedMark{},
 		desired: func() desired { return desired{config: config} }, synced: func() bool { return true },
@@ -185,4 +186,15 @@ func TestAttributesOfAPath(t *testing.T) {
 	if got := fmt.Sprint(asPath([][]byte{hop, nil, {1}}), hopIn([][]byte{nil, {1}, hop})); got != "[] 192.0.2.1" {
 		t.Errorf("read %s", got)
 	}
+}
+
+// TestOwnRoutesComeBackWithLocalAS: our own announcement that comes back over another router has the AS number that the
+// routers know us by. It is nobody else's.
+func TestOwnRoutesComeBackWithLocalAS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &talker{prefixes: []string{"10.64.1.0/26"}, localAS: 64999}
+		if found, log := c.talk(t, 10*time.Second, nothing); len(found.known()) > 0 || strings.Contains(log, "level=ERROR") {
+			t.Errorf("found %v, log %s", found.found, log)
+		}
+	})
 }
