@@ -19,6 +19,8 @@ const maxCommunication = 255
 // restarts. The peer is told with a CEASE, a hard reset where it understands one (RFC 8538), and the reason; it drops our
 // routes then. The session comes back by itself. A peer that has no session and no routes is left alone.
 func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) error {
+	s.edit.Lock() // before it is looked what is wanted: a drain may have been waited for
+	defer s.edit.Unlock()
 	c, cfg, err := s.current()
 	if err != nil {
 		return err
@@ -27,15 +29,15 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 	if err != nil {
 		return err
 	}
-	r := &reconciler{conn: c, log: s.log, edit: &s.edit, given: map[netip.Addr]bool{}} // the peer stays given
-	r.edit.Lock()
-	defer r.edit.Unlock()
+	r := &reconciler{conn: c, log: s.log, given: map[netip.Addr]bool{}} // the peer stays given
 	list, _, err := c.peers(ctx, false)
 	if err != nil {
 		return err
 	}
 	cur := list[peer]
 	switch {
+	case cfg.Shutdown != "" && cur.GetGracefulRestart().GetPeerRestarting(): // a drain may miss it, but not have it added
+		return r.deletePeer(ctx, p.Address, p.name())
 	case cur.GetState().GetSessionState() == api.PeerState_ESTABLISHED:
 		return r.call(ctx, "reset peer "+peer.String(), func(ctx context.Context) error {
 			_, err := c.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.name(), Communication: reason[:min(len(reason), maxCommunication)]})
@@ -52,6 +54,8 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 
 // Enable starts a session that was shut, for too many prefixes or because an external peer has our own AS.
 func (s *Speaker) Enable(ctx context.Context, peer netip.Addr) error {
+	s.edit.Lock()
+	defer s.edit.Unlock()
 	c, cfg, err := s.current()
 	if err != nil {
 		return err
@@ -59,6 +63,9 @@ func (s *Speaker) Enable(ctx context.Context, peer netip.Addr) error {
 	p, err := configured(cfg, peer)
 	if err != nil {
 		return err
+	}
+	if cfg.Shutdown != "" {
+		return fmt.Errorf("peer %s: all peers are shut down: %s", peer, cfg.Shutdown)
 	}
 	r := &reconciler{conn: c, log: s.log}
 	if err := r.enable(ctx, p); err != nil {
