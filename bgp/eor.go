@@ -76,9 +76,3 @@ func (t *eorTracker) complete() bool {
 	}
 	return true
 }
-
-// up reports whether the peer is established, as far as events told.
-func (t *eorTracker) up(a netip.Addr) bool {
-	p := t.peers[a.WithZone("")]
-	return p != nil && p.established
-}

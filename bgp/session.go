@@ -313,8 +313,8 @@ func (s *session) handle(ctx context.Context, ev *api.WatchEventResponse) error 
 	}
 	p := ev.GetPeer()
 	a, ok := peerAddr(p.GetPeer())
-	if !ok {
-		return nil // the end of the initial list
+	if !ok { // the end of the initial list
+		return s.tellLost(ctx)
 	}
 	state, initial := p.GetPeer().GetState().GetSessionState(), p.GetType() == api.WatchEventResponse_PeerEvent_INIT
 	before := s.states[a.WithZone("")]
@@ -324,7 +324,7 @@ func (s *session) handle(ctx context.Context, ev *api.WatchEventResponse) error 
 			return err
 		}
 	}
-	return s.peer(ctx, a, state == api.PeerState_ESTABLISHED, initial)
+	return s.peer(ctx, a, before == api.PeerState_ESTABLISHED, state == api.PeerState_ESTABLISHED, initial)
 }
 
 // table takes routes, or an End-of-RIB, which comes as one path without a prefix.
@@ -338,60 +338,6 @@ func (s *session) table(ctx context.Context, paths []*api.Path) error {
 		return s.admitPeers(ctx)
 	}
 	s.view.apply(paths)
-	return nil
-}
-
-// peer follows the state of a session. The event tells only the state: the rest is asked for.
-func (s *session) peer(ctx context.Context, a netip.Addr, established, initial bool) error {
-	wasUp := s.eor.up(a)
-	if s.eor.state(a, established) {
-		if err := errors.Join(s.admitPeers(ctx), s.expect(ctx, a)); err != nil {
-			return err
-		}
-		s.checkSynced()
-	}
-	if !initial && wasUp != established {
-		if wasUp {
-			s.guard.flapped(a)
-		}
-		if err := s.watchOver(ctx); err != nil {
-			return err
-		}
-	}
-	if s.opts.Events.Peer == nil || !initial && wasUp == established {
-		return nil
-	}
-	c, cfg, err := s.current()
-	if err != nil {
-		return err
-	}
-	list, err := c.peerStatus(ctx, cfg, false)
-	if err != nil {
-		return err
-	}
-	s.view.tallies.fill(list)
-	s.guard.fill(list)
-	s.markHeld(list)
-	for _, p := range list {
-		if p.Address.WithZone("") == a.WithZone("") {
-			s.opts.Events.Peer(p)
-		}
-	}
-	return nil
-}
-
-// expect finds out for which families a peer that came up sends an End-of-RIB.
-func (s *session) expect(ctx context.Context, a netip.Addr) error {
-	list, _, err := s.rec.conn.peers(ctx, false)
-	if err != nil {
-		return err
-	}
-	for addr, p := range list {
-		if addr.WithZone("") != a.WithZone("") {
-			continue
-		}
-		s.eor.expect(a, eorFamilies(p))
-	}
 	return nil
 }
 

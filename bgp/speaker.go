@@ -54,9 +54,10 @@ type Speaker struct {
 
 	// Owned by Run.
 	view       *view
-	refusals   *refusals    // shared, has its own lock
-	configured bool         // a speaker was configured by us: the next fresh one is a warm restart
-	given      []netip.Addr // the peers of the last speaker
+	refusals   *refusals           // shared, has its own lock
+	configured bool                // a speaker was configured by us: the next fresh one is a warm restart
+	given      []netip.Addr        // the peers of the last speaker
+	up         map[netip.Addr]bool // the sessions that the consumer takes for up
 }
 
 // desired is the state the speaker is to be brought to.
@@ -83,7 +84,7 @@ func New(opts Options) *Speaker {
 		opts.InitialDeadline = DefaultInitialDeadline
 	}
 	s := &Speaker{
-		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(), refusals: newRefusals(),
+		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(), refusals: newRefusals(), up: map[netip.Addr]bool{},
 		status: Status{Since: time.Now(), Err: ErrDisconnected},
 	}
 	s.loadBlame()
