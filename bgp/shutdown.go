@@ -30,12 +30,12 @@ func ValidCommunication(text string) error {
 	return nil
 }
 
-// expected are the peers whose routes are waited for.
+// expected are the peers whose routes are waited for, those too that have to be found first.
 func (c Config) expected() []Peer {
 	if c.Shutdown != "" {
 		return nil
 	}
-	return c.found()
+	return c.Peers
 }
 
 // downWait bounds the wait for GoBGP to take peers down: it queues the wish, and drops it while an earlier one is queued. It
