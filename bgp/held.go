@@ -40,13 +40,14 @@ func (s *Speaker) blameFor(c meta.Crash, given []netip.Addr) {
 	}
 }
 
+// addresses are those of the peers that the speaker can be given: nobody is to rely on one that has to be found first.
 func addresses(c *Config) []netip.Addr {
 	if c == nil {
 		return nil
 	}
-	out := make([]netip.Addr, len(c.Peers))
-	for i, p := range c.Peers {
-		out[i] = p.Address
+	var out []netip.Addr
+	for _, p := range c.found() {
+		out = append(out, p.Address)
 	}
 	return out
 }
@@ -68,8 +69,8 @@ func match(a netip.Addr, configured []netip.Addr) netip.Addr {
 	return found
 }
 
-// admissible is the configuration without the peers that are held down, the least suspicious first. It has the session look
-// again when the next of them may return.
+// admissible is the configuration with the peers that are held down pending, the least suspicious first. It has the session
+// look again when the next of them may return.
 func (s *session) admissible(c Config) Config {
 	now := time.Now()
 	s.mu.Lock()
@@ -87,9 +88,14 @@ func (s *session) admissible(c Config) Config {
 	if !next.IsZero() {
 		s.release.Reset(next.Sub(now))
 	}
-	peers := slices.DeleteFunc(slices.Clone(c.Peers), func(p Peer) bool { _, ok := held[p.Address]; return ok })
-	slices.SortStableFunc(peers, func(a, b Peer) int { return slices.Index(order, a.Address) - slices.Index(order, b.Address) })
-	c.Peers = peers
+	found, waiting := c.split()
+	slices.SortStableFunc(found, func(a, b Peer) int { return slices.Index(order, a.Address) - slices.Index(order, b.Address) })
+	for i, p := range found {
+		if h, ok := held[p.Address]; ok {
+			found[i].Pending = heldReason(h)
+		}
+	}
+	c.Peers = slices.Concat(found, waiting)
 	return c
 }
 
