@@ -54,7 +54,7 @@ func TestView(t *testing.T) {
 		{"and goes again", []*api.Path{gone}, ""},
 		{"our own routes are not learned", []*api.Path{learned("10.2.0.0/24", "0.0.0.0", "<nil>")}, ""},
 		{"a link-local next hop gets its link", []*api.Path{learned("2001:db8::/64", "fe80::a", "fe80::a")}, "+2001:db8::/64[fe80::a%eth0]"},
-		{"an ambiguous one is left out", []*api.Path{learned("2001:db8:1::/64", "fe80::b", "fe80::b")}, ""},
+		{"of two links with it the first has a session", []*api.Path{learned("2001:db8:1::/64", "fe80::b", "fe80::b")}, "+2001:db8:1::/64[fe80::b%eth0]"},
 		{"IPv6 through a mapped IPv4 next hop is left out", []*api.Path{learned("2001:db8:2::/64", "::ffff:10.0.0.1", "10.0.0.1")}, ""},
 		{"IPv4 through an IPv6 next hop is not", []*api.Path{learned("10.3.0.0/24", "2001:db8::1", "2001:db8::1")}, "+10.3.0.0/24[2001:db8::1]"},
 	}
@@ -78,7 +78,7 @@ func TestView(t *testing.T) {
 		t.Errorf("before the end: %q", got)
 	}
 	v.finish()
-	if got := told(v); got != "-2001:db8::/64" {
+	if got := told(v); got != "-2001:db8::/64 -2001:db8:1::/64" {
 		t.Errorf("at the end: %q", got)
 	}
 }

@@ -40,25 +40,21 @@ func newView(log *slog.Logger) *view {
 }
 
 // configure takes the number of legs, the subnets of the peers' links, and the links of link-local peers: events name next
-// hops without their zone. A link-local address that two links share is ambiguous; such a next hop is left out.
+// hops without their zone. Of peers with one link-local address on two links only the first has a session, see split.
 func (v *view) configure(c Config) {
 	v.legs = c.Multipath
 	if v.legs <= 0 {
 		v.legs = DefaultMultipath
 	}
 	v.zones = map[netip.Addr]string{}
-	for _, p := range c.Peers {
+	for _, p := range c.found() {
 		if z := p.Address.Zone(); z != "" {
-			plain := p.Address.WithZone("")
-			if old, ok := v.zones[plain]; ok && old != z {
-				z = ""
-			}
-			v.zones[plain] = z
+			v.zones[p.Address.WithZone("")] = z
 		}
 	}
 	before := v.subnets
 	v.subnets = map[netip.Addr][]netip.Prefix{}
-	for _, p := range c.Peers {
+	for _, p := range c.found() {
 		if len(p.Subnets) > 0 {
 			v.subnets[p.Address.WithZone("")] = slices.Clone(p.Subnets)
 		}
@@ -215,7 +211,7 @@ func (v *view) hop(pfx netip.Prefix, l leg) (hop netip.Addr, problem string) {
 	case hop.Is6() && hop.IsLinkLocalUnicast():
 		zone := v.zones[hop]
 		if zone == "" {
-			return hop, "a link-local next hop that is not exactly one peer's address"
+			return hop, "a link-local next hop that is no peer's address"
 		}
 		return hop.WithZone(zone), ""
 	}
