@@ -32,7 +32,8 @@ func (b *policyBuilder) leaving(c Config) []*api.Statement {
 			out = append(out, b.statement("export-"+name, cond, a))
 		}
 	}
-	change("longer", longer, &api.Actions{AsPrepend: &api.AsPrependAction{Asn: c.ASN, Repeat: 1}})
+	// The AS number is what the path begins with: the one that the peer knows us by. A path to our own AS has none, and stays so.
+	change("longer", longer, &api.Actions{AsPrepend: &api.AsPrependAction{UseLeftMost: true, Repeat: 1}})
 	community := fmt.Sprintf("%d:%d", GracefulShutdown>>16, GracefulShutdown&0xffff)
 	change("graceful", graceful, &api.Actions{Community: &api.CommunityAction{Type: api.CommunityAction_ADD, Communities: []string{community}}})
 	return out

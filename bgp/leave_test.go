@@ -13,9 +13,9 @@ func TestLeavingPolicies(t *testing.T) {
 	var last policySet
 	for step, want := range []string{
 		Stay:        sent,
-		LeaveLonger: "if local peer[10.0.2.0/32 fe80::1/128] prepend 65001x1 none\n" + sent,
-		LeaveOthers: "if local peer[10.0.2.0/32 fe80::1/128] prepend 65001x1 none\nif local peer[10.0.2.0/32 fe80::1/128] add 65535:0 none\n" + sent,
-		LeaveAll:    "if local peer[10.0.2.0/32 fe80::1/128] prepend 65001x1 none\nif local peer[10.0.1.0/32 10.0.2.0/32 fe80::1/128] add 65535:0 none\n" + sent,
+		LeaveLonger: "if local peer[10.0.2.0/32 fe80::1/128] prepend first-asx1 none\n" + sent,
+		LeaveOthers: "if local peer[10.0.2.0/32 fe80::1/128] prepend first-asx1 none\nif local peer[10.0.2.0/32 fe80::1/128] add 65535:0 none\n" + sent,
+		LeaveAll:    "if local peer[10.0.2.0/32 fe80::1/128] prepend first-asx1 none\nif local peer[10.0.1.0/32 10.0.2.0/32 fe80::1/128] add 65535:0 none\n" + sent,
 	} {
 		conf.Leave = Leave(step)
 		ps := buildPolicies(conf, announcements("10.1.0.0/26"))

@@ -52,7 +52,11 @@ func text(ps policySet, name string) string {
 				fmt.Fprintf(&b, " set nexthop %s", nh.Address)
 			}
 			if pre := s.Actions.AsPrepend; pre != nil {
-				fmt.Fprintf(&b, " prepend %dx%d", pre.Asn, pre.Repeat)
+				what := fmt.Sprint(pre.Asn)
+				if pre.UseLeftMost {
+					what = "first-as"
+				}
+				fmt.Fprintf(&b, " prepend %sx%d", what, pre.Repeat)
 			}
 			if com := s.Actions.Community; com != nil {
 				fmt.Fprintf(&b, " %s %s", strings.ToLower(com.Type.String()), strings.Join(com.Communities, " "))
