@@ -117,7 +117,7 @@ func (w *refusedWatch) look(ctx context.Context) error {
 				received: a.GetState().GetReceived(), afterLoops: a.GetState().GetAccepted(),
 				updates: p.GetState().GetMessages().GetReceived().GetUpdate(), gen: d.gen,
 			}
-			if err := w.family(ctx, k, c, now, d.config.ASN, policy); err != nil {
+			if err := w.family(ctx, k, c, now, d.config.numbers(), policy); err != nil {
 				return err
 			}
 		}
@@ -136,7 +136,7 @@ func (w *refusedWatch) look(ctx context.Context) error {
 }
 
 // family looks at what one peer announces of one family.
-func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now counters, asn uint32, policy HostPolicy) error {
+func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now counters, us []uint32, policy HostPolicy) error {
 	m := w.marks[k]
 	if m == nil {
 		m = &refusedMark{}
@@ -165,7 +165,7 @@ func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now count
 	small := now.received <= refusedSmall
 	if !small && len(ours) > 0 && m.own.due(now) {
 		start := time.Now()
-		own, err := w.conn.refused(ctx, p, k.family, asn, policy, around(ours))
+		own, err := w.conn.refused(ctx, p, k.family, us, policy, around(ours))
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (w *refusedWatch) family(ctx context.Context, k tallyKey, p Peer, now count
 		w.log.Debug("looked for our own space", "peer", p.Address, "family", k.family, "received", now.received, "took", m.own.took(start, now, ownDuty))
 	} else if small && m.count.done != now || m.count.due(now) && (settled || time.Since(m.since) > refusedMax) {
 		start := time.Now()
-		all, err := w.conn.refused(ctx, p, k.family, asn, policy, nil)
+		all, err := w.conn.refused(ctx, p, k.family, us, policy, nil)
 		if err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func around(own []netip.Prefix) []*api.TableLookupPrefix {
 
 // refused looks through what a peer announces, as it came: all of it, or what the lookup finds. The paths are asked for in
 // binary, which spares the speaker most of the work.
-func (c conn) refused(ctx context.Context, peer Peer, f Family, asn uint32, policy HostPolicy, lookup []*api.TableLookupPrefix) (refused, error) {
+func (c conn) refused(ctx context.Context, peer Peer, f Family, us []uint32, policy HostPolicy, lookup []*api.TableLookupPrefix) (refused, error) {
 	ctx, cancel := context.WithTimeout(ctx, tableTimeout)
 	defer cancel()
 	var out refused
@@ -239,7 +239,7 @@ func (c conn) refused(ctx context.Context, peer Peer, f Family, asn uint32, poli
 		switch reason {
 		case OwnSpace:
 			path := asPath(attrs)
-			if slices.Contains(path, asn) {
+			if slices.ContainsFunc(path, func(asn uint32) bool { return slices.Contains(us, asn) }) {
 				return // our own announcement comes back
 			}
 			out.count.OwnSpace++

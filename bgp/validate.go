@@ -166,6 +166,16 @@ func (c Config) split() (found, waiting []Peer) {
 	return found, waiting
 }
 
+// numbers are the AS numbers that peers know us by.
+func (c Config) numbers() []uint32 {
+	out := []uint32{c.ASN}
+	for _, p := range c.Peers {
+		out = append(out, p.localAS(c))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 func (p Peer) localAS(c Config) uint32 {
 	if p.LocalAS == 0 {
 		return c.ASN
