@@ -10,6 +10,8 @@ import (
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -287,19 +289,22 @@ func (r *reconciler) retrySoon(ctx context.Context, p Peer, c Config) error {
 
 // awaitAdmin waits a moment for a peer to have an administrative state.
 func (r *reconciler) awaitAdmin(ctx context.Context, a netip.Addr, want api.PeerState_AdminState) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	limited, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		list, _, err := r.conn.peers(ctx, false)
-		if err != nil || list[a].GetState().GetAdminState() == want {
+		list, _, err := r.conn.peers(limited, false)
+		switch {
+		case limited.Err() != nil || status.Code(err) == codes.DeadlineExceeded:
+			return ctx.Err() // with a busy speaker the caller goes on: the next look finds out
+		case err != nil || list[a].GetState().GetAdminState() == want:
 			return err
 		}
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
-			return nil // the caller goes on: the next look finds out
+		case <-limited.Done():
+			return ctx.Err()
 		}
 	}
 }
