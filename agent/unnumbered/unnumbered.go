@@ -23,6 +23,8 @@ var errStale = errors.New("the interface is another one now")
 type Options struct {
 	Log     *slog.Logger
 	Changed func() // called after what Router says of an interface has changed; must return soon. May be nil
+	// File keeps the routers over a restart of the agent, so that their sessions stay. "": they are found anew then.
+	File string
 }
 
 // Router is what is known of the router on an interface.
@@ -52,10 +54,20 @@ func New(interfaces []string, opts Options) (*Watch, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Watch{
+	w := &Watch{
 		opts: opts, home: home, wake: make(chan struct{}, 1),
 		want: interfaces, ports: map[string]*port{}, router: map[string]Router{},
-	}, nil
+	}
+	known, err := recall(opts.File)
+	if err != nil {
+		opts.Log.Warn("sessions by interface start anew", "error", err)
+	}
+	for _, link := range interfaces {
+		if a, ok := known[link]; ok {
+			w.router[link] = Router{Addr: a.WithZone(link)}
+		}
+	}
+	return w, nil
 }
 
 // Close releases what New opened, after Run has returned.
@@ -131,6 +143,9 @@ func (w *Watch) Run(ctx context.Context) error {
 			ctx, stop := context.WithCancel(ctx)
 			stops[link] = stop
 			p := newPort(link, func() (wire, error) { return w.openIn(link) }, w.teller(ctx, link), w.opts.Log)
+			if r := w.router[link]; r.Addr.IsValid() { // of an agent before
+				p.d.remember(r.Addr.WithZone(""))
+			}
 			w.ports[link] = p
 			running.Go(func() { p.run(ctx) })
 		}
@@ -170,7 +185,14 @@ func (w *Watch) teller(ctx context.Context, link string) func(netip.Addr, string
 			return
 		}
 		w.router[link] = now
+		var err error
+		if now.Addr != before.Addr {
+			err = w.keep()
+		}
 		w.mu.Unlock()
+		if err != nil {
+			w.opts.Log.Warn("routers on the interfaces not kept for the next agent", "error", err)
+		}
 		switch {
 		case now.Addr != before.Addr:
 			w.opts.Log.Info("router on interface", "interface", link, "router", now.Addr, "before", before.Addr, "problem", problem)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,9 +48,15 @@ func forward(t *testing.T, ns netns.NS) {
 
 func watch(t *testing.T, ns netns.NS, links ...string) *unnumbered.Watch {
 	t.Helper()
+	w, _ := watchWith(t, ns, unnumbered.Options{}, links...)
+	return w
+}
+
+func watchWith(t *testing.T, ns netns.NS, opts unnumbered.Options, links ...string) (_ *unnumbered.Watch, stop func()) {
+	t.Helper()
 	var w *unnumbered.Watch
 	if err := ns.Do(func() (err error) {
-		w, err = unnumbered.New(links, unnumbered.Options{})
+		w, err = unnumbered.New(links, opts)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -56,7 +64,7 @@ func watch(t *testing.T, ns netns.NS, links ...string) *unnumbered.Watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -65,7 +73,8 @@ func watch(t *testing.T, ns netns.NS, links ...string) *unnumbered.Watch {
 			t.Error(err)
 		}
 	})
-	return w
+	t.Cleanup(stop)
+	return w, stop
 }
 
 func wantRouter(t *testing.T, w *unnumbered.Watch, link, addr, problem string) {
@@ -111,6 +120,41 @@ func TestWatch(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestRouterIsRemembered: an agent that starts anew knows the router at once, and gives it up for another one.
+func TestRouterIsRemembered(t *testing.T) {
+	host, tor := nstest.New(t, "host"), nstest.New(t, "tor")
+	if err := netns.Cable(netns.End{NS: host, Link: "up1", Addresses: []string{"fe80::1:1/64"}}, netns.End{NS: tor, Link: "down1"}); err != nil {
+		t.Fatal(err)
+	}
+	forward(t, tor)
+	file := filepath.Join(t.TempDir(), "routers.json")
+	w, stop := watchWith(t, host, unnumbered.Options{File: file}, "up1")
+	var first unnumbered.Router
+	eventually(t, 10*time.Second, func() error {
+		if first = w.Router("up1"); !first.Addr.IsValid() {
+			return fmt.Errorf("%+v", first)
+		}
+		return nil
+	})
+	stop()
+	w, stop = watchWith(t, host, unnumbered.Options{File: file}, "up1")
+	if r := w.Router("up1"); r != first {
+		t.Errorf("after a restart %+v, before %+v", r, first)
+	}
+	stop()
+	if err := os.WriteFile(file, []byte(`{"up1": "fe80::dead", "up2": "fe80::beef"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, stop = watchWith(t, host, unnumbered.Options{File: file}, "up1")
+	wantRouter(t, w, "up1", first.Addr.String(), "")
+	stop()
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, _ = watchWith(t, host, unnumbered.Options{File: file}, "up1")
+	wantRouter(t, w, "up1", first.Addr.String(), "")
 }
 
 // TestReplacedRouter has one link on which routers come and go.

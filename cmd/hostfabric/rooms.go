@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -99,7 +100,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	r.learner = &agent.Learner{Table: r.table}
 	r.learner.SetMetric(cfg.Routes.Metric)
 	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, changed: make(chan struct{}, 1), links: uplinks{}, log: log, sessions: r.drain.Sessions()}
-	if r.routers, err = unnumbered.New(peerInterfaces(cfg), unnumbered.Options{Log: log.With("room", "unnumbered"), Changed: r.feed.routersChanged}); err != nil {
+	if r.routers, err = unnumbered.New(peerInterfaces(cfg), unnumbered.Options{
+		Log: log.With("room", "unnumbered"), Changed: r.feed.routersChanged, File: filepath.Join(cfg.RunDir, "routers.json"),
+	}); err != nil {
 		return nil, err
 	}
 	r.speaker = newSpeaker(cfg, r.learner, r.session, log)
