@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -26,20 +27,18 @@ const (
 type policySet struct {
 	request     *api.SetPoliciesRequest
 	assignments []*api.PolicyAssignment
-	// The digests tell what changed: the whole, what is imported, and how routes are sent to each peer. The mere set
+	// The digests tell what changed: the whole, what is imported from each peer, and how routes are sent to it. The mere set
 	// of announced prefixes is only in the first: adding and deleting the paths carries its changes out.
-	digest, imports string
-	exports         map[netip.Addr]string
+	digest           string
+	imports, exports map[netip.Addr]string
 }
 
 // mark is the content of appliedSet.
 func (p policySet) mark() []string {
-	out := []string{p.digest, p.imports}
-	for _, e := range p.exports {
-		out = append(out, e)
-	}
-	slices.Sort(out[2:])
-	return slices.Compact(out)
+	out := slices.AppendSeq([]string{p.digest}, maps.Values(p.imports))
+	out = slices.AppendSeq(out, maps.Values(p.exports))
+	slices.Sort(out[1:])
+	return out
 }
 
 // buildPolicies makes GoBGP's policies. They are global in GoBGP v3: differences between peers are neighbor conditions.
@@ -70,9 +69,18 @@ func buildPolicies(c Config, set []Announcement) policySet {
 		},
 	}
 	ps.digest = "all-" + digest(marshal(ps.request))
-	ps.imports = "in-" + digest(marshal(&api.SetPoliciesRequest{DefinedSets: b.importSets, Policies: ps.request.Policies[:1]}))
-	ps.exports = map[netip.Addr]string{}
+	ps.imports, ps.exports = map[netip.Addr]string{}, map[netip.Addr]string{}
+	_, ours := hopChecks(peers)
 	for _, p := range peers {
+		// What is imported from one peer depends on no other one, but for their next hops that are our addresses: running
+		// 100,000 routes through the policy takes GoBGP a second.
+		alone := &policyBuilder{}
+		if h, ok := c.Policy.(HostPolicy); ok {
+			imp = alone.hostImport(h, []Peer{p})
+		}
+		ps.imports[p.Address] = "in-" + digest(fmt.Appendf(marshal(&api.SetPoliciesRequest{
+			DefinedSets: alone.sets, Policies: []*api.Policy{{Statements: imp}},
+		}), "%s %v", p.Address, ours))
 		longer, leaves := c.leaves(p)
 		ps.exports[p.Address] = "out-" + digest(fmt.Appendf(nil, "%T %s %s %t %t %v %v", c.Policy, p.Address, p.NextHop6,
 			p.Communities.sendsStandard(), p.Communities.sendsLarge(), longer, leaves))
@@ -93,7 +101,7 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-type policyBuilder struct{ sets, importSets []*api.DefinedSet }
+type policyBuilder struct{ sets []*api.DefinedSet }
 
 func accept() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_ACCEPT} }
 func reject() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_REJECT} }
@@ -175,7 +183,6 @@ func (b *policyBuilder) hostImport(p HostPolicy, peers []Peer) []*api.Statement 
 		set := b.prefixes(name, []*api.Prefix{between(r.Prefix, lo, hi)}) // a set each: the rules may overlap
 		out = append(out, b.fromOnLink("import-"+name, set, checks)...)
 	}
-	b.importSets = slices.Clone(b.sets)
 	return out
 }
 

@@ -183,17 +183,37 @@ func TestPolicyDigests(t *testing.T) {
 		t.Error("the same input gives different digests")
 	}
 	more := buildPolicies(base, announcements("10.1.0.0/26", "2001:db8::/64"))
-	if more.digest == a.digest || more.imports != a.imports || more.exports[peer.Address] != a.exports[peer.Address] {
+	if more.digest == a.digest || more.imports[peer.Address] != a.imports[peer.Address] || more.exports[peer.Address] != a.exports[peer.Address] {
 		t.Error("announcements must change the whole digest only")
 	}
 	hop := base
 	hop.Peers = []Peer{{Address: peer.Address, ASN: 1, NextHop6: netip.MustParseAddr("2001:db8::1")}}
-	if b := buildPolicies(hop, nil); b.imports != a.imports || b.exports[peer.Address] == a.exports[peer.Address] {
+	if b := buildPolicies(hop, nil); b.imports[peer.Address] != a.imports[peer.Address] || b.exports[peer.Address] == a.exports[peer.Address] {
 		t.Error("a peer's next hop must change its export digest only")
 	}
 	rules := base
 	rules.Policy = HostPolicy{}
-	if b := buildPolicies(rules, announcements("10.1.0.0/26")); b.imports == a.imports || b.exports[peer.Address] != a.exports[peer.Address] {
+	if b := buildPolicies(rules, announcements("10.1.0.0/26")); b.imports[peer.Address] == a.imports[peer.Address] || b.exports[peer.Address] != a.exports[peer.Address] {
 		t.Error("import rules must change the import digest only")
+	}
+	// Another peer, found later, is none of the first one's business, unless our address on its link is one that nobody may name.
+	for _, other := range []Peer{{Address: netip.MustParseAddr("fe80::1%eth1")}, {Address: netip.MustParseAddr("192.0.2.9"), ASN: 2}} {
+		two := base
+		two.Peers = []Peer{peer, other}
+		b := buildPolicies(two, nil)
+		if b.imports[peer.Address] != a.imports[peer.Address] {
+			t.Errorf("another peer, %s, must not change the first one's import digest", other.Address)
+		}
+		if b.imports[other.Address] == b.imports[peer.Address] {
+			t.Errorf("peers %s and %s share a digest", peer.Address, other.Address)
+		}
+		if other.Address.Is6() {
+			continue
+		}
+		two.Peers = []Peer{peer, other}
+		two.Peers[1].Subnets = prefixList("192.0.2.8/31")
+		if c := buildPolicies(two, nil); (c.imports[peer.Address] == a.imports[peer.Address]) || c.imports[other.Address] == b.imports[other.Address] {
+			t.Errorf("an address of ours on the link to %s must change both digests", other.Address)
+		}
 	}
 }

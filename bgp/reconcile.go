@@ -186,12 +186,12 @@ func (r *reconciler) reapply(ctx context.Context, had []string, want policySet) 
 	if err != nil || len(peers) == 0 {
 		return err
 	}
-	if !slices.Contains(had, want.imports) {
-		if err := r.softReset(ctx, "all", api.ResetPeerRequest_IN); err != nil {
-			return err
-		}
-	}
 	for a, p := range peers {
+		if i, ok := want.imports[a]; ok && !slices.Contains(had, i) {
+			if err := r.softReset(ctx, nameOf(p), api.ResetPeerRequest_IN); err != nil {
+				return err
+			}
+		}
 		if e, ok := want.exports[a]; ok && !slices.Contains(had, e) {
 			if err := r.softReset(ctx, nameOf(p), api.ResetPeerRequest_OUT); err != nil {
 				return err
