@@ -190,6 +190,9 @@ func (w *Watch) teller(ctx context.Context, link string) func(netip.Addr, string
 			err = w.keep()
 		}
 		w.mu.Unlock()
+		if now.Addr != before.Addr {
+			w.Session(link, false) // of the router before, which goes without a word
+		}
 		if err != nil {
 			w.opts.Log.Warn("routers on the interfaces not kept for the next agent", "error", err)
 		}
