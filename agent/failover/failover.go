@@ -54,13 +54,20 @@ type Failover struct {
 	events  chan func()
 	ended   chan struct{} // closed when Run has ended
 
+	// Owned by Run.
+	configured []netip.Addr // as last set; nil: not yet
+	asking     bool         // the speaker has been asked for the peers
+
 	mu    sync.Mutex // guards what follows; Run alone changes it
 	peers map[netip.Addr]*peer
 }
 
 // peer is what is known of a router. All but what Dead shows is Run's own.
 type peer struct {
-	up        time.Time // when the session came up; zero: it is down
+	up        time.Time // when the session was seen to come up; zero: it is down
+	session   time.Time // since when it is up, by the speaker
+	heard     bool      // the state of the session has been told
+	found     *finding  // to be judged when it is
 	dead      bool
 	cause     string
 	since     time.Time
@@ -70,20 +77,59 @@ type peer struct {
 	retry     time.Time // no attempt to end the session before
 }
 
+// finding is a path that was dead already when it was first looked at.
+type finding struct {
+	cause string
+	since time.Time
+}
+
 // New makes a Failover that acts once Run runs.
 func New(fib FIB, speaker Speaker, log *slog.Logger) *Failover {
 	return &Failover{fib: fib, speaker: speaker, log: log, events: make(chan func(), 64), ended: make(chan struct{}), peers: make(map[netip.Addr]*peer)}
 }
 
 // PathDown says that packets no longer reach a peer, with the cause for people. Its next hops leave the kernel at once, then its
-// session is ended.
+// session is ended. A peer that is not configured is none of its business.
 func (f *Failover) PathDown(addr netip.Addr, cause string) {
 	f.send(func() {
+		if f.configured != nil && !slices.Contains(f.configured, addr) {
+			return
+		}
 		p := f.peer(addr)
-		if !p.dead {
+		switch {
+		case !p.dead:
 			f.suspend(addr, p, cause)
+		case p.lost && !p.up.IsZero(): // it died again before it was back: this session is no better than the one before
+			f.mu.Lock()
+			p.cause, p.since = cause, time.Now()
+			f.mu.Unlock()
+			p.lost, p.resetting, p.retry = false, false, time.Time{}
 		}
 	})
+}
+
+// PathFound says that the path to a peer was dead when it was first looked at, and since when. It is PathDown for a session of
+// before that: one that has come up since has found another way, or the path is not dead to it.
+func (f *Failover) PathFound(addr netip.Addr, cause string, since time.Time) {
+	f.send(func() {
+		if f.configured != nil && !slices.Contains(f.configured, addr) {
+			return
+		}
+		p := f.peer(addr)
+		p.found = &finding{cause, since}
+		f.judge(addr, p)
+	})
+}
+
+// judge follows up what was found of a path as soon as its session is known.
+func (f *Failover) judge(addr netip.Addr, p *peer) {
+	if p.found == nil || !p.heard {
+		return
+	}
+	if !p.dead && !p.up.IsZero() && p.session.Before(p.found.since) {
+		f.suspend(addr, p, p.found.cause)
+	}
+	p.found = nil
 }
 
 // holdExpired is how bgp words the end of a session whose peer fell silent (RFC 4271 section 6.5).
@@ -94,12 +140,17 @@ const holdExpired = "hold timer"
 func (f *Failover) Session(s bgp.PeerStatus) {
 	f.send(func() {
 		p := f.peer(s.Address)
+		wasUp := !p.up.IsZero()
+		p.heard = true
 		if s.State == bgp.StateEstablished {
-			p.up = time.Now()
+			if wasUp && s.Since.After(p.session) { // the one before went unseen, as with a speaker that was restarted
+				p.lost, p.resetting = true, false
+			}
+			p.up, p.session = time.Now(), s.Since
+			f.judge(s.Address, p)
 			return
 		}
-		wasUp := !p.up.IsZero()
-		p.up, p.lost, p.resetting = time.Time{}, true, false
+		p.up, p.lost, p.resetting, p.found = time.Time{}, true, false, nil
 		if wasUp && !p.dead && strings.Contains(strings.ToLower(s.LastDown), holdExpired) && f.another(s.Address) {
 			f.suspend(s.Address, p, s.LastDown)
 		}
@@ -109,6 +160,7 @@ func (f *Failover) Session(s bgp.PeerStatus) {
 // SetPeers forgets routers that are no longer configured.
 func (f *Failover) SetPeers(addrs []netip.Addr) {
 	f.send(func() {
+		f.configured = append([]netip.Addr{}, addrs...)
 		for addr, p := range f.peers {
 			if slices.Contains(addrs, addr) {
 				continue
@@ -146,8 +198,8 @@ func (f *Failover) send(event func()) {
 
 // Run acts until ctx ends. What is suspended then stays so until the next agent knows better.
 func (f *Failover) Run(ctx context.Context) error {
-	var resets sync.WaitGroup
-	defer resets.Wait()
+	var asked sync.WaitGroup // of the speaker, which may be slow to answer
+	defer asked.Wait()
 	defer close(f.ended)
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -158,9 +210,10 @@ func (f *Failover) Run(ctx context.Context) error {
 		case event := <-f.events:
 			event()
 		case <-tick.C:
-			f.recover(ctx)
+			f.share()
+			f.ask(ctx, &asked)
 		}
-		f.reset(ctx, &resets)
+		f.reset(ctx, &asked)
 	}
 }
 
@@ -185,15 +238,52 @@ func (f *Failover) another(addr netip.Addr) bool {
 	return false
 }
 
-// hopsOf are the next hops that stand and fall with a peer: its own address, and what else it names unless that is another's.
+// hopsOf are the next hops that stand and fall with a peer: its own address, and what else it names unless that is another's,
+// or a living peer names it too: on a link with both, a router may pass on what the other has named.
 func (f *Failover) hopsOf(addr netip.Addr) []netip.Addr {
 	hops := []netip.Addr{addr}
+	living := f.living(addr)
 	for _, h := range f.speaker.NextHops(addr) {
-		if _, others := f.peers[h]; h != addr && !others {
+		if _, others := f.peers[h]; h != addr && !others && !living[h] {
 			hops = append(hops, h)
 		}
 	}
 	return hops
+}
+
+// living are the next hops that peers name which are not dead, but for one.
+func (f *Failover) living(but netip.Addr) map[netip.Addr]bool {
+	named := make(map[netip.Addr]bool)
+	for addr, p := range f.peers {
+		if addr == but || p.dead {
+			continue
+		}
+		for _, h := range f.speaker.NextHops(addr) {
+			named[h] = true
+		}
+	}
+	return named
+}
+
+// share puts those next hops of the dead back that the living have come to name.
+func (f *Failover) share() {
+	for addr, p := range f.peers {
+		if !p.dead || len(p.hops) == 1 {
+			continue
+		}
+		living := f.living(addr)
+		shared := func(h netip.Addr) bool { return h != addr && living[h] }
+		back := slices.DeleteFunc(slices.Clone(p.hops), func(h netip.Addr) bool { return !shared(h) })
+		if len(back) == 0 {
+			continue
+		}
+		if err := f.fib.Suspend(false, back...); err != nil {
+			f.log.Error("next hops not put back, will be retried", "peer", addr, "next_hops", back, "err", err)
+			continue
+		}
+		p.hops = slices.DeleteFunc(p.hops, shared)
+		f.log.Info("next hops of a dead router are in use again: a living one names them", "peer", addr, "next_hops", back)
+	}
 }
 
 func (f *Failover) suspend(addr netip.Addr, p *peer, cause string) {
@@ -203,7 +293,7 @@ func (f *Failover) suspend(addr netip.Addr, p *peer, cause string) {
 	f.mu.Lock()
 	p.dead, p.cause, p.since, p.hops = true, cause, began, hops
 	f.mu.Unlock()
-	p.lost = p.up.IsZero()
+	p.lost, p.resetting, p.retry = p.heard && p.up.IsZero(), false, time.Time{}
 	f.log.Warn("router is dead: its next hops are out of use", "peer", addr, "cause", cause, "next_hops", hops, "took", time.Since(began), "err", err)
 }
 
@@ -219,43 +309,63 @@ func (f *Failover) restore(addr netip.Addr, p *peer) {
 }
 
 // reset ends the sessions of routers that died while theirs was up. An attempt that fails is repeated until the session is gone.
-func (f *Failover) reset(ctx context.Context, resets *sync.WaitGroup) {
+func (f *Failover) reset(ctx context.Context, asked *sync.WaitGroup) {
 	for addr, p := range f.peers {
 		if !p.dead || p.lost || p.resetting || time.Now().Before(p.retry) {
 			continue
 		}
 		p.resetting = true
 		cause := p.cause
-		resets.Go(func() {
+		asked.Go(func() {
 			limited, cancel := context.WithTimeout(ctx, resetWait)
 			err := f.speaker.Reset(limited, addr, cause)
 			cancel()
 			if err != nil && ctx.Err() == nil && !errors.Is(err, bgp.ErrDisconnected) {
 				f.log.Warn("session of a dead router not ended, will be retried", "peer", addr, "err", err)
 			}
-			if err != nil { // else it is over when the session is seen to go
-				f.send(func() { p.resetting, p.retry = false, time.Now().Add(look) })
-			}
+			f.send(func() {
+				switch {
+				case err != nil:
+					p.resetting, p.retry = false, time.Now().Add(look)
+				case p.up.IsZero(): // there was none
+					p.lost, p.resetting = true, false
+				} // else it is over when the session is seen to go
+			})
 		})
 	}
 }
 
-// recover puts the next hops of those routers back that have told all their routes in a session of after their death.
-func (f *Failover) recover(ctx context.Context) {
+// ask asks the speaker how far the routers are that have a session again.
+func (f *Failover) ask(ctx context.Context, asked *sync.WaitGroup) {
 	waiting := false
 	for _, p := range f.peers {
-		waiting = waiting || p.dead && p.lost && !p.up.IsZero()
+		waiting = waiting || p.returning()
 	}
-	if !waiting {
+	if !waiting || f.asking {
 		return
 	}
-	list, err := f.speaker.Peers(ctx)
-	if err != nil {
-		return // the speaker is away: asked again
-	}
+	f.asking = true
+	began := time.Now()
+	asked.Go(func() {
+		list, err := f.speaker.Peers(ctx)
+		f.send(func() {
+			f.asking = false
+			if err == nil { // else the speaker is away: asked again
+				f.recover(list, began)
+			}
+		})
+	})
+}
+
+// returning says that a dead router has a session of after its death.
+func (p *peer) returning() bool { return p.dead && p.lost && !p.up.IsZero() }
+
+// recover puts the next hops of those routers back that have told all their routes in a session of after their death, by what
+// the speaker was asked for at some time.
+func (f *Failover) recover(list []bgp.PeerStatus, asked time.Time) {
 	for _, s := range list {
 		p := f.peers[s.Address]
-		if p == nil || !p.dead || !p.lost || p.up.IsZero() || s.State != bgp.StateEstablished {
+		if p == nil || !p.returning() || p.up.After(asked) || s.State != bgp.StateEstablished {
 			continue
 		}
 		if complete(s) || time.Since(p.up) > silent {

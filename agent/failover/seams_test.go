@@ -47,7 +47,7 @@ func TestSessionLostUnseen(t *testing.T) {
 		pass(time.Minute)
 		f.PathDown(tor2, "link down")
 		w.did(t, "60000ms suspend true [10.0.2.0]", "60000ms reset 10.0.2.0: link down")
-		pass(5 * time.Second)
+		pass(5*time.Second + look/2)
 		w.session(f, tor2, time.Now())
 		pass(look)
 		w.did(t, "5100ms suspend false [10.0.2.0]")
@@ -82,7 +82,7 @@ func TestPathDeadBeforeTheSpeakerIsFound(t *testing.T) {
 		w.mu.Unlock()
 		w.session(f, tor2, old)
 		pass(time.Minute)
-		w.did(t, "50ms reset 10.0.2.0: link down")
+		w.did(t, "100ms reset 10.0.2.0: link down")
 		if len(f.Dead()) != 1 {
 			t.Error("back by its session of before")
 		}
@@ -98,7 +98,7 @@ func TestPeerWithoutASessionYet(t *testing.T) {
 		f.PathDown(tor2, "link down")
 		pass(time.Second)
 		w.session(f, tor2, time.Now())
-		pass(look)
+		pass(2 * look)
 		if len(f.Dead()) != 0 {
 			t.Error("out of use for ever")
 		}
@@ -118,8 +118,8 @@ func TestSharedNextHop(t *testing.T) {
 		w.did(t, "0ms suspend true [10.0.2.0 fd00::2]", "0ms reset 10.0.2.0: link down")
 		w.see(f, tor1, bgp.StateIdle, "reset", false)
 		w.see(f, tor1, bgp.StateEstablished, "", true)
-		pass(look)
-		w.did(t, "100ms suspend false [10.0.1.0 fd00::1 fd00::2]")
+		pass(2 * look)
+		w.did(t, "100ms suspend false [10.0.1.0 fd00::1]", "200ms suspend false [fd00::2]")
 	})
 }
 
@@ -174,5 +174,22 @@ func TestSlowSpeaker(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// TestPathFoundDead: a path that died while the agent was away has a session of before, or one that came up all the same.
+func TestPathFoundDead(t *testing.T) {
+	newborn(t, func(t *testing.T, w *world, f *Failover) {
+		w.mu.Lock()
+		w.refuse = nil
+		w.mu.Unlock()
+		pass(time.Hour)
+		died := time.Now().Add(-time.Second)
+		f.PathFound(tor1, "BFD", died)
+		f.PathFound(tor2, "BFD", died)
+		w.did(t) // whose sessions are not known yet
+		w.session(f, tor1, died.Add(-time.Minute))
+		w.session(f, tor2, died.Add(time.Second/2))
+		w.did(t, "0ms suspend true [10.0.1.0]", "0ms reset 10.0.1.0: BFD")
 	})
 }
