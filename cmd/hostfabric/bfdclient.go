@@ -12,6 +12,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
@@ -22,27 +23,32 @@ import (
 type bfdFeed struct {
 	client *bfd.Client
 	down   func(peer netip.Addr, cause string)
-	wanted chan struct{} // closed when the first session is wanted
+	found  func(peer netip.Addr, cause string, since time.Time) // of a path that was dead already
+	wanted chan struct{}                                        // closed when the first session is wanted
 	want   sync.Once
 
 	mu sync.Mutex // guards up
 	up map[netip.Addr]bool
 }
 
-func newBFDFeed(cfg *config.Config, down func(netip.Addr, string), log *slog.Logger) *bfdFeed {
-	f := &bfdFeed{down: down, wanted: make(chan struct{}), up: make(map[netip.Addr]bool)}
+func newBFDFeed(cfg *config.Config, over *failover.Failover, log *slog.Logger) *bfdFeed {
+	f := &bfdFeed{down: over.PathDown, found: over.PathFound, wanted: make(chan struct{}), up: make(map[netip.Addr]bool)}
 	f.client = bfd.NewClient(bfd.ClientOptions{Socket: cfg.BFDSocket(), Log: log.With("room", "bfd"), Changed: f.changed})
 	return f
 }
 
-// changed follows a session. Only one that this agent has seen up is news when it is down.
+// changed follows a session. One that this agent has never seen up may have died while no agent looked.
 func (f *bfdFeed) changed(s bfd.Status) {
 	f.mu.Lock()
-	was := f.up[s.Peer]
+	was, known := f.up[s.Peer]
 	f.up[s.Peer] = s.State == bfd.Up
 	f.mu.Unlock()
-	if was && s.PathFailed() {
+	switch {
+	case !s.PathFailed():
+	case was:
 		f.down(s.Peer, "BFD: "+s.LastDown)
+	case !known:
+		f.found(s.Peer, "BFD: "+s.LastDown, s.Since)
 	}
 }
 
