@@ -39,6 +39,10 @@ func Changes(before, after *Config) []Change {
 	c.values("bgp.listen", before.BGP.Listen, after.BGP.Listen) // what auto comes to
 	comparePeers(c, before.Peers, after.Peers)
 	compareLists(c, "blocks", before.Blocks, after.Blocks, Block.describe)
+	for i := range c.changes {
+		// They come from the source that there is, or are claimed from it.
+		c.changes[i].Restart = c.changes[i].Restart || c.changes[i].Key == "blocks" && before.Source != after.Source
+	}
 	compareLists(c, "reserved", before.Reserved, after.Reserved, text)
 	compareLists(c, "fabric", before.Fabric, after.Fabric, netip.Prefix.String)
 	compareLists(c, "import", before.Import, after.Import, ImportRule.String)
@@ -63,6 +67,9 @@ func (c *Config) Applied(next *Config) *Config {
 		}
 	}
 	to.Etcd, to.Pools = c.Etcd, c.Pools
+	if next.Source != c.Source {
+		to.Config.Blocks = c.Blocks
+	}
 	return &to.Config
 }
 

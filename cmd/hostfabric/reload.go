@@ -16,6 +16,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/sysctl"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -41,6 +42,11 @@ func (r *rooms) Reload(ctx context.Context) (agent.Effects, error) {
 	e, cfg, err := r.effects(next)
 	if err != nil {
 		return e, err
+	}
+	if cfg.ManageSysctls {
+		if err := sysctl.EnableForwarding(cfg.Families()); err != nil {
+			return e, err // with a family that is not forwarded, nothing at all would be announced
+		}
 	}
 	if err := r.apply(ctx, cfg); err != nil {
 		return e, fmt.Errorf("configuration only partly applied, reload again: %w", err)
@@ -68,6 +74,9 @@ func (r *rooms) effects(next *config.Config) (agent.Effects, *config.Config, err
 		e.Changes = append(e.Changes, agent.Change(c))
 	}
 	cfg := now.Applied(next)
+	if err := forwards(now, cfg); err != nil {
+		return e, nil, err
+	}
 	have, would := r.feed.plan(cfg, r.routerID(cfg))
 	if err := would.Validate(); err != nil {
 		return e, nil, fmt.Errorf("%w: %w", agent.ErrInvalid, err)
@@ -82,6 +91,18 @@ func (r *rooms) effects(next *config.Config) (agent.Effects, *config.Config, err
 		}
 	}
 	return e, cfg, nil
+}
+
+// forwards refuses blocks of a family that the kernel does not forward, where that is left to the operator: they would have all
+// blocks withdrawn.
+func forwards(now, next *config.Config) error {
+	if next.ManageSysctls || sysctl.CheckForwarding(now.Families()) != nil {
+		return nil
+	}
+	if err := sysctl.CheckForwarding(next.Families()); err != nil {
+		return fmt.Errorf("%w: blocks: %w", agent.ErrInvalid, err)
+	}
+	return nil
 }
 
 func (r *rooms) planBlocks(cfg *config.Config, e *agent.Effects) {
