@@ -112,7 +112,7 @@ func (f *bfdFeed) replaceOld(ctx context.Context, log *slog.Logger) {
 		case <-tick.C:
 		}
 		theirs, pid, ok := f.client.Connected()
-		if !ok || theirs == version {
+		if !ok || theirs == version || runsWhatIsOnDisk(pid) {
 			failed = false
 			continue
 		}

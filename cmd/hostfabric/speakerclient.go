@@ -269,7 +269,7 @@ func replaceOldSpeaker(ctx context.Context, speaker *bgp.Speaker, log *slog.Logg
 		case <-tick.C:
 		}
 		s := speaker.Status()
-		if !s.Connected || !s.Synced || s.Version == version {
+		if !s.Connected || !s.Synced || s.Version == version || runsWhatIsOnDisk(s.PID) {
 			continue
 		}
 		log.Info("replacing a speaker of another version", "pid", s.PID, "its_version", s.Version, "our_version", version)
