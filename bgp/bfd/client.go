@@ -39,6 +39,7 @@ type Client struct {
 	version   string
 	pid       int
 	connected bool
+	following net.Conn // nil while there is none
 }
 
 // NewClient returns a client that does nothing before Run.
@@ -86,6 +87,9 @@ func (c *Client) follow(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer c.setConnected(reply{}, false)
+	c.mu.Lock()
+	c.following = conn
+	c.mu.Unlock()
 	if err := writeLine(conn, request{Watch: true}); err != nil {
 		return err
 	}
@@ -117,6 +121,9 @@ func (c *Client) setConnected(r reply, connected bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.version, c.pid, c.connected = r.Version, r.PID, connected
+	if !connected {
+		c.following = nil
+	}
 }
 
 // snapshot replaces all that is known.
@@ -180,13 +187,19 @@ func (c *Client) AdminDown(ctx context.Context, down bool) error {
 	return c.tolerate(err)
 }
 
-// tolerate leaves to the next connection what this one could not carry.
+// tolerate leaves to the next connection what this one could not carry. The one that follows the sessions may have come through
+// it: it begins anew, for what is wanted is told where it begins.
 func (c *Client) tolerate(err error) error {
-	if errors.Is(err, ErrNotConnected) {
-		c.opts.Log.Debug("put off until the bfd process is connected", "err", err)
-		return nil
+	if !errors.Is(err, ErrNotConnected) {
+		return err
 	}
-	return err
+	c.opts.Log.Debug("put off until the bfd process is connected", "err", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.following != nil {
+		c.following.Close()
+	}
+	return nil
 }
 
 func (c *Client) reapply(ctx context.Context) error {
