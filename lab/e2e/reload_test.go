@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 )
@@ -77,6 +80,34 @@ func TestReloadOfAnotherSource(t *testing.T) {
 		}
 	}
 	h.announces([]string{"10.64.0.0/28"})
+}
+
+// TestReloadOutlivesItsCaller: whoever gives up waiting does not leave a configuration half applied.
+func TestReloadOutlivesItsCaller(t *testing.T) {
+	slowly := func(h *host, blocks string) {
+		h.write("blocks: " + blocks + "\n")
+		h.overwrite(strings.Replace(h.read(h.config()), "settle: 0s", "settle: 3s", 1))
+	}
+	h := startHost(t, "hfr2ctx", func(h *host) { slowly(h, "[10.64.0.0/28]") })
+	h.announces([]string{"10.64.0.0/28"})
+	slowly(h, "[10.64.0.0/28, 10.64.1.0/28]")
+	if _, err := h.client.Reload(t.Context(), &apiv1.ReloadRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the second block is announced, and ToRs are given time to follow", func() error {
+		s, err := h.client.GetStatus(t.Context(), &apiv1.GetStatusRequest{})
+		if err == nil && len(s.GetAnnounced()) < 2 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	slowly(h, "[10.64.0.0/28, 10.64.1.0/28, 10.64.2.0/28]")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := h.client.Reload(ctx, &apiv1.ReloadRequest{}); err == nil {
+		t.Log("the reload was done before its caller gave up")
+	}
+	h.announces([]string{"10.64.0.0/28", "10.64.1.0/28", "10.64.2.0/28"})
 }
 
 func (h *host) read(path string) string {
