@@ -48,7 +48,8 @@ func (r *rooms) Reload(ctx context.Context) (agent.Effects, error) {
 			return e, err // with a family that is not forwarded, nothing at all would be announced
 		}
 	}
-	if err := r.apply(ctx, cfg); err != nil {
+	// To its end, whoever waits for it: half a configuration is what nobody has written.
+	if err := r.apply(context.WithoutCancel(ctx), cfg); err != nil {
 		return e, fmt.Errorf("configuration only partly applied, reload again: %w", err)
 	}
 	for _, c := range e.Changes {
