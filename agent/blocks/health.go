@@ -28,6 +28,14 @@ type steadiness struct {
 	wait   time.Duration // before it counts as well again
 }
 
+// set goes on with other waits; one that is under way is as long as the new one.
+func (s *steadiness) set(h Health) {
+	if h.RecoverAfter != s.RecoverAfter {
+		s.wait = h.RecoverAfter
+	}
+	s.Health = h
+}
+
 // look takes what a look has found, and returns why the thing counts as failing. soon says what comes if the looks go on like
 // this, when that is something else.
 func (s *steadiness) look(now time.Time, found error) (soon string, shut error) {

@@ -45,9 +45,10 @@ func (k *Keeper) reconfigure(s Settings) {
 		k.opts.Communities, k.opts.LargeCommunities = s.Communities, s.LargeCommunities
 		k.telling = false // what is announced is to be told anew
 	}
-	k.opts.Health, k.gateway.Health = s.Health, s.Health
+	k.opts.Health = s.Health
+	k.gateway.set(s.Health)
 	for _, steady := range k.discarded {
-		steady.Health = s.Health
+		steady.set(s.Health)
 	}
 	if k.grower == nil {
 		given := slices.Clone(s.Blocks)
@@ -58,6 +59,9 @@ func (k *Keeper) reconfigure(s Settings) {
 		return
 	}
 	k.opts.Configured = s.Blocks
+	if k.retired {
+		return // nothing is claimed, by name neither
+	}
 	bs := slices.Clone(k.blocks)
 	for _, c := range s.Blocks {
 		for _, rest := range subtract(c.Prefix, prefixesOf(bs)) {
