@@ -31,9 +31,13 @@ type bfdFeed struct {
 	up map[netip.Addr]bool
 }
 
-func newBFDFeed(cfg *config.Config, over *failover.Failover, log *slog.Logger) *bfdFeed {
+// newBFDFeed is that of a host that is drained or not: the process may still have it otherwise from an earlier agent.
+func newBFDFeed(ctx context.Context, cfg *config.Config, over *failover.Failover, drain agent.DrainRecord, log *slog.Logger) *bfdFeed {
 	f := &bfdFeed{down: over.PathDown, found: over.PathFound, wanted: make(chan struct{}), up: make(map[netip.Addr]bool)}
 	f.client = bfd.NewClient(bfd.ClientOptions{Socket: cfg.BFDSocket(), Log: log.With("room", "bfd"), Changed: f.changed})
+	if err := f.drained(ctx, drain.Stage == agent.Drained, ""); err != nil {
+		log.Warn("BFD process not told whether the host is drained, it will be when it is connected again", "err", err)
+	}
 	return f
 }
 

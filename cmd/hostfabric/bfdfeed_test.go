@@ -1,12 +1,22 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
@@ -44,5 +54,66 @@ func TestBFDFeed(t *testing.T) {
 				t.Errorf("told %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestBFDAfterAnUndrain: the BFD process outlives the agent that had it close its sessions. One that starts on a host that is not
+// drained opens them, whatever the last one came to say.
+func TestBFDAfterAnUndrain(t *testing.T) {
+	dir, err := os.MkdirTemp("", "hf-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	file := filepath.Join(dir, "hostfabric.yaml")
+	if err := os.WriteFile(file, []byte(goodConfig+"run_dir: "+dir+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(cfg.BFDSocket()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("unix", cfg.BFDSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	told := make(chan string, 16)
+	go func() {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					told <- lines.Text()
+					if _, err := fmt.Fprintln(conn, `{"version":"v","sessions":[]}`); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	log := slog.New(slog.DiscardHandler)
+	f := newBFDFeed(t.Context(), cfg, failover.New(nil, nil, log), agent.DrainRecord{}, log)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	done := make(chan error, 1)
+	go func() { done <- f.client.Run(ctx) }()
+	defer func() { <-done }()
+	defer cancel()
+	for {
+		select {
+		case line := <-told:
+			if strings.Contains(line, `"admin_down":{"down":false`) {
+				return
+			}
+		case <-ctx.Done():
+			t.Fatal("the sessions stay closed")
+		}
 	}
 }

@@ -107,7 +107,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}
 	r.speaker = newSpeaker(cfg, r.learner, r.session, log)
 	r.over = failover.New(r.fib, r.speaker, log.With("room", "failover"))
-	r.bfd = newBFDFeed(cfg, r.over, log)
+	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, log)
 	if r.links, err = uplink.NewLinks(nil, uplink.LinkEvents{
 		Down: func(peer netip.Addr, link string) { r.over.PathDown(peer, "link "+link+" is down") },
 	}, log.With("room", "uplink")); err != nil {
