@@ -73,7 +73,6 @@ type Options struct {
 
 	DrainFile string        // remembers that the host is drained
 	Drain     DrainRecord   // as DrainFile has it, see LoadDrain
-	Settle    time.Duration // for which ToRs are given time to follow a change
 	// Sessions has the BGP sessions be like this.
 	Sessions func(ctx context.Context, s Sessions) error
 	// OnDrain is told before the sessions are taken down, and before they come up again; nil: nobody is. It may be told the

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,8 @@ type rig struct {
 	wirer      *fakeWirer
 	table      *fakeTable
 	speaker    *fakeSpeaker
-	forwarding func(error) // sets what the agent finds when it looks at the kernel's forwarding
+	forwarding func(error)  // sets what the agent finds when it looks at the kernel's forwarding
+	settle     atomic.Int64 // for how long ToRs are given time, in ns
 	stop       func()
 }
 
@@ -73,6 +75,7 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 		t.Fatal(err)
 	}
 	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Log: log,
+		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
 		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain},
 		leases, keeper, wirer, r.table, r.speaker)
 

@@ -348,3 +348,13 @@ func TestDrainRecord(t *testing.T) {
 		t.Errorf("without a file: %+v, %v", r, err)
 	}
 }
+
+// TestDrainAfterAReload gives ToRs the time that the configuration says now.
+func TestDrainAfterAReload(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig, _ func() *rig) {
+		r.settle.Store(int64(7 * time.Second))
+		if _, _, took := r.drain(t, agent.DrainRequest{}); took < 21*time.Second {
+			t.Errorf("three steps of 7 s took %s", took)
+		}
+	})
+}

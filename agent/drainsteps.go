@@ -104,7 +104,7 @@ func (a *Agent) setSessions(ctx context.Context, s Sessions) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(a.opts.Settle):
+	case <-time.After(a.opts.Live().Settle):
 		return nil
 	}
 }

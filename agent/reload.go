@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -14,6 +15,7 @@ type Live struct {
 	ASN      uint32
 	RouterID netip.Addr
 	Budget   blocks.Budget
+	Settle   time.Duration // for which ToRs are given time to follow a change
 }
 
 // Reloader knows the configuration, which the agent does not.

@@ -291,7 +291,7 @@ func (r *rooms) agentOptions() agent.Options {
 		Host: r.cfg.Host, Version: version,
 		Live: func() agent.Live {
 			cfg := r.running.Load()
-			return agent.Live{ASN: cfg.ASN, RouterID: r.routerID(cfg), Budget: blocks.Budget(cfg.Budget)}
+			return agent.Live{ASN: cfg.ASN, RouterID: r.routerID(cfg), Budget: blocks.Budget(cfg.Budget), Settle: cfg.IPAM.Settle}
 		},
 		MTU: func() int {
 			if mtu := r.running.Load().MTU; mtu != 0 {
@@ -300,7 +300,7 @@ func (r *rooms) agentOptions() agent.Options {
 			return r.uplinks.MTU()
 		},
 		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
-		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Settle: r.cfg.IPAM.Settle, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
+		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead,
 	}
 }
