@@ -71,8 +71,8 @@ type Options struct {
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Log       *slog.Logger
 
-	DrainFile string        // remembers that the host is drained
-	Drain     DrainRecord   // as DrainFile has it, see LoadDrain
+	DrainFile string      // remembers that the host is drained
+	Drain     DrainRecord // as DrainFile has it, see LoadDrain
 	// Sessions has the BGP sessions be like this.
 	Sessions func(ctx context.Context, s Sessions) error
 	// OnDrain is told before the sessions are taken down, and before they come up again; nil: nobody is. It may be told the
