@@ -203,6 +203,10 @@ func (s *session) watchOver(ctx context.Context) error {
 		}
 	}
 	s.looked = true
+	expiry, err := s.endStale(ctx, *d.config, list)
+	if err != nil {
+		return err
+	}
 	due, _ := s.guard.due()
 	for _, p := range peers {
 		if !slices.Contains(due, p.Address) {
@@ -214,8 +218,11 @@ func (s *session) watchOver(ctx context.Context) error {
 		}
 		s.guard.started(p.Address)
 	}
-	if _, next := s.guard.due(); next > 0 {
-		s.rest.Reset(next)
+	if _, next := s.guard.due(); next > 0 && (expiry == 0 || next < expiry) {
+		expiry = next
+	}
+	if expiry > 0 {
+		s.rest.Reset(expiry)
 	}
 	return nil
 }
@@ -265,10 +272,7 @@ func (r *reconciler) retrySoon(ctx context.Context, p Peer, c Config) error {
 		return nil
 	}
 	if !keepsRoutes(cur) {
-		if err := r.deletePeer(ctx, p.Address, p.name()); err != nil {
-			return err
-		}
-		return r.addPeer(ctx, neighborOf(p, c, false))
+		return r.renewPeer(ctx, p, c)
 	}
 	addr := p.name()
 	if err := r.call(ctx, "retry peer "+addr, func(ctx context.Context) error {

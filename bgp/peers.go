@@ -73,7 +73,7 @@ func neighborOf(p Peer, c Config, restarting bool) *api.Peer {
 	if !g.Disabled {
 		out.GracefulRestart = &api.GracefulRestart{
 			Enabled: true, RestartTime: uint32(seconds(g.restartTime())), DeferralTime: uint32(seconds(g.deferral())),
-			NotificationEnabled: true, HelperOnly: g.HelperOnly, LocalRestarting: restarting && !g.HelperOnly,
+			NotificationEnabled: true, HelperOnly: g.HelperOnly, LocalRestarting: restarting && !g.HelperOnly, LonglivedEnabled: g.longLives(),
 		}
 	}
 	for _, f := range p.families() {
@@ -81,6 +81,9 @@ func neighborOf(p Peer, c Config, restarting bool) *api.Peer {
 			Config:            &api.AfiSafiConfig{Family: f.api(), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: !g.Disabled}},
 			PrefixLimits:      &api.PrefixLimit{Family: f.api(), MaxPrefixes: p.maxPrefixes()},
+			LongLivedGracefulRestart: &api.LongLivedGracefulRestart{
+				Config: &api.LongLivedGracefulRestartConfig{Enabled: g.longLives(), RestartTime: uint32(seconds(g.LongLived))},
+			},
 		})
 	}
 	return out

@@ -34,6 +34,8 @@ func TestPlanSessionsIsWhatHappens(t *testing.T) {
 		{"multipath", func(c *bgp.Config) { c.Multipath = 7 }, ""},
 		{"another peer", func(c *bgp.Config) { c.Peers = append(c.Peers, bgp.Peer{Address: addr("10.0.9.9"), ASN: 65009}) }, ""},
 		{"restart time", func(c *bgp.Config) { c.GracefulRestart.RestartTime = 99 * time.Second }, bgp.SessionReset},
+		{"long-lived", func(c *bgp.Config) { c.GracefulRestart.LongLived = 30 * time.Second }, bgp.SessionReset},
+		{"longer-lived", func(c *bgp.Config) { c.GracefulRestart.LongLived = time.Minute }, bgp.SessionReset},
 		{"local address", func(c *bgp.Config) { c.Peers[0].LocalAddress = addr("10.0.1.1") }, bgp.SessionReset},
 		{"one family", func(c *bgp.Config) { c.Peers[0].Families = []bgp.Family{bgp.IPv4} }, bgp.SessionReset},
 		{"router ID", func(c *bgp.Config) { c.RouterID = addr("192.0.2.77") }, bgp.SessionReset},

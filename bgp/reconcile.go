@@ -244,6 +244,9 @@ func (r *reconciler) neighbors(ctx context.Context, c Config) error {
 		case !ok && r.warm: // see admit
 		case !ok:
 			err = r.addPeer(ctx, n)
+		case longLivedOf(cur) != longLivedOf(n): // GoBGP takes it over from a new peer only
+			r.log.Info("peer configuration changed", "peer", p.Address)
+			err = r.renewPeer(ctx, p, c)
 		case shapeOf(cur) != shapeOf(n) || r.localAddressChanged(p):
 			n.GracefulRestart.LocalRestarting = false
 			r.log.Info("peer configuration changed", "peer", p.Address)
@@ -290,6 +293,14 @@ func (r *reconciler) deletePeer(ctx context.Context, a netip.Addr, name string) 
 		delete(r.given, a)
 	}
 	return err
+}
+
+// renewPeer deletes a peer, with its routes, and adds it again.
+func (r *reconciler) renewPeer(ctx context.Context, p Peer, c Config) error {
+	if err := r.deletePeer(ctx, p.Address, p.name()); err != nil {
+		return err
+	}
+	return r.addPeer(ctx, neighborOf(p, c, false))
 }
 
 // admit adds the peers of a warm restart one after the other. GoBGP v3 keeps one restart for all of them: as soon as a

@@ -44,10 +44,7 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 			return err
 		})
 	case cur.GetGracefulRestart().GetPeerRestarting():
-		if err := r.deletePeer(ctx, p.Address, p.name()); err != nil {
-			return err
-		}
-		return r.addPeer(ctx, neighborOf(p, *cfg, false))
+		return r.renewPeer(ctx, p, *cfg)
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ type session struct {
 	looked   bool                                      // watchOver has looked
 	watchers sync.WaitGroup                            // goroutines that end with the session
 	states   map[netip.Addr]api.PeerState_SessionState // of the sessions, by address without zone
+	stale    map[netip.Addr]time.Time                  // until when routers that restart may return, see endStale
 
 	flush, retry, deadline, admit, rest, release *time.Timer
 }
@@ -65,7 +66,7 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 	}
 	defer cc.Close()
 	ss := &session{
-		Speaker: s, states: map[netip.Addr]api.PeerState_SessionState{}, begun: time.Now(), events: make(chan *api.WatchEventResponse, 64), lost: make(chan error, 1),
+		Speaker: s, states: map[netip.Addr]api.PeerState_SessionState{}, stale: map[netip.Addr]time.Time{}, begun: time.Now(), events: make(chan *api.WatchEventResponse, 64), lost: make(chan error, 1),
 		rec:   &reconciler{conn: conn{api.NewGobgpApiClient(cc)}, log: s.log, admitted: map[netip.Addr]time.Time{}, stations: map[netip.AddrPort]Station{}, edit: &s.edit, given: map[netip.Addr]bool{}},
 		flush: stopped(), retry: stopped(), deadline: stopped(), admit: stopped(), rest: stopped(), release: stopped(),
 	}

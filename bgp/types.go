@@ -135,6 +135,9 @@ type GracefulRestart struct {
 	HelperOnly  bool
 	RestartTime time.Duration // peers keep our routes this long while the speaker is away; 0: 120 s
 	Deferral    time.Duration // a restarted speaker waits at most this long for the peers' End-of-RIB; 0: 8 s
+	// LongLived is for how long after RestartTime peers keep our routes as the last resort (RFC 9494), if they are set to. 0:
+	// they drop them then.
+	LongLived time.Duration
 }
 
 // Policy is what may cross the sessions: HostPolicy or TransitPolicy.

@@ -10,9 +10,10 @@ import (
 
 // Bounds of the protocol and of the speaker.
 const (
-	minHoldTime    = 3 * time.Second    // RFC 4271 section 4.2
-	maxRestartTime = 4095 * time.Second // 12 bits, RFC 4724 section 3
-	maxPassword    = 80                 // TCP_MD5SIG_MAXKEYLEN
+	minHoldTime    = 3 * time.Second        // RFC 4271 section 4.2
+	maxRestartTime = 4095 * time.Second     // 12 bits, RFC 4724 section 3
+	maxLongLived   = 16777215 * time.Second // 24 bits, RFC 9494 section 3.1
+	maxPassword    = 80                     // TCP_MD5SIG_MAXKEYLEN
 )
 
 // Validate reports everything that is wrong with the configuration.
@@ -35,6 +36,9 @@ func (c Config) Validate() error {
 	}
 	if t := c.GracefulRestart.deferral(); t < time.Second || t > maxRestartTime {
 		bad("graceful restart deferral %s: must be 1s to %s", t, maxRestartTime)
+	}
+	if t := c.GracefulRestart.LongLived; t < 0 || t > maxLongLived || t > 0 && t < time.Second {
+		bad("long-lived graceful restart time %s: must be 1s to %s, or 0 for none", t, maxLongLived)
 	}
 	if p, ok := c.Policy.(HostPolicy); ok {
 		errs = append(errs, p.validate())
@@ -224,6 +228,9 @@ func (g GracefulRestart) restartTime() time.Duration {
 	}
 	return g.RestartTime
 }
+
+// longLives says that peers are asked to keep our routes beyond the restart time.
+func (g GracefulRestart) longLives() bool { return g.LongLived > 0 && !g.Disabled && !g.HelperOnly }
 
 func (g GracefulRestart) deferral() time.Duration {
 	if g.Deferral == 0 {

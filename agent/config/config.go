@@ -67,6 +67,7 @@ type GracefulRestart struct {
 	Enabled     bool
 	RestartTime time.Duration // whole seconds, at most 4095: the field has 12 bits
 	Deferral    time.Duration // how long to wait for End-of-RIB before choosing routes
+	LongLived   time.Duration // for how long after RestartTime routes are the last resort (RFC 9494); 0: they go
 }
 
 // BGP is about the speaker process.

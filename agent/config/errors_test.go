@@ -161,6 +161,7 @@ func TestMistakes(t *testing.T) {
 		{"hold fraction", with("timers: {hold: 3500ms}"), "timers.hold: 3500ms is not a whole number of seconds"},
 		{"keepalive", with("timers: {keepalive: 9s}"), "timers.keepalive: 9s is not less than timers.hold, 9s (a third of it is usual)"},
 		{"restart time", with("graceful_restart: {restart_time: 4096s}"), "graceful_restart.restart_time: 4096s is not from 1s to 1h8m15s"},
+		{"long-lived", with("graceful_restart: {long_lived: 16777216s}"), "graceful_restart.long_lived: 16777216s is not from 0s to 4660h20m15s"},
 		{"deferral", with("graceful_restart: {restart_time: 10s, deferral: 2m}"), "graceful_restart.deferral: 2m is longer than restart_time, 10s (peers would drop the routes before this host has chosen its own)"},
 		{"port", with("bgp: {port: 0}"), `bgp.port: "0" is not a number from 1 to 65535`},
 		{"octal", with("bgp: {multipath: 0o10}"), `bgp.multipath: "0o10" is not a number from 1 to 256`},

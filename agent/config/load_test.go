@@ -76,7 +76,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		ImportDefault:   true,
 		Budget:          Budget{4, 4},
 		Timers:          Timers{3 * time.Second, 9 * time.Second, time.Second},
-		GracefulRestart: GracefulRestart{true, 2 * time.Minute, 5 * time.Second},
+		GracefulRestart: GracefulRestart{true, 2 * time.Minute, 5 * time.Second, 0},
 		BGP:             BGP{Port: 179, Multipath: 64, Inspect: Listener{"tcp", "127.0.0.1:50051"}, MRT: MRT{Interval: time.Hour}},
 		BFD:             BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
 		IPAM:            IPAM{Quarantine: 10 * time.Second, Reconcile: 30 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
@@ -137,7 +137,7 @@ import_default: false
 budget: {ipv4: 2, ipv6: 1}
 announce: {communities: ["65001:100", "1:0"], large_communities: ["4200000000:1:4294967295"]}
 timers: {keepalive: 10s, hold: 30s, connect_retry: 2s}
-graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s}
+graceful_restart: {enabled: false, restart_time: 60s, deferral: 10s, long_lived: 1h}
 bgp:
   listen: auto
   port: 1179
@@ -194,7 +194,7 @@ log: {level: debug, format: json}
 		Budget:          Budget{2, 1},
 		Announce:        Announce{[]uint32{65001<<16 | 100, 1 << 16}, []LargeCommunity{{4200000000, 1, 4294967295}}},
 		Timers:          Timers{10 * time.Second, 30 * time.Second, 2 * time.Second},
-		GracefulRestart: GracefulRestart{false, time.Minute, 10 * time.Second},
+		GracefulRestart: GracefulRestart{false, time.Minute, 10 * time.Second, time.Hour},
 		BGP: BGP{
 			Listen: true, Port: 1179, Multipath: 8, Inspect: Listener{"unix", "/run/x.sock"},
 			BMP: []BMPStation{{netip.MustParseAddrPort("192.0.2.9:5000"), BMPPre}, {netip.MustParseAddrPort("[fd00::9]:11019"), BMPAll}},

@@ -59,6 +59,8 @@ var fields = []field[draft]{
 		parseSeconds(time.Second, 4095*time.Second))},
 	{"graceful_restart.deferral", "5s", put(func(d *draft) *time.Duration { return &d.GracefulRestart.Deferral },
 		parseSeconds(time.Second, 4095*time.Second))},
+	{"graceful_restart.long_lived", "0s", put(func(d *draft) *time.Duration { return &d.GracefulRestart.LongLived },
+		parseSeconds(0, 16777215*time.Second))},
 
 	{"bgp.listen", string(listenAuto), put(func(d *draft) *listen { return &d.listen }, parseChoice(listenAuto, listenOn, listenOff))},
 	{"bgp.port", "179", put(func(d *draft) *int { return &d.BGP.Port }, parseInt(1, 65535))},

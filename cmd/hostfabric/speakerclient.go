@@ -41,6 +41,7 @@ func speakerConfig(cfg *config.Config, routerID netip.Addr, own []netip.Prefix, 
 		ASN: cfg.ASN, RouterID: routerID, Listen: cfg.BGP.Listen, ListenPort: cfg.BGP.Port, Multipath: cfg.BGP.Multipath,
 		GracefulRestart: bgp.GracefulRestart{
 			Disabled: !cfg.GracefulRestart.Enabled, RestartTime: cfg.GracefulRestart.RestartTime, Deferral: cfg.GracefulRestart.Deferral,
+			LongLived: cfg.GracefulRestart.LongLived,
 		},
 	}
 	policy := bgp.HostPolicy{OwnSpace: own}
