@@ -54,6 +54,9 @@ type Speaker interface {
 	Sent(ctx context.Context, prefix netip.Prefix) ([]bgp.SentRoute, error)
 	Received(ctx context.Context, prefix netip.Prefix) ([]bgp.ReceivedRoute, error)
 	Status() bgp.Status
+	Reset(ctx context.Context, peer netip.Addr, reason string) error
+	Enable(ctx context.Context, peer netip.Addr) error
+	Release(peer netip.Addr) error
 }
 
 // Options is what the agent needs to know of its host.
@@ -66,7 +69,9 @@ type Options struct {
 	// BFD tells of the BFD process; nil: there is none.
 	BFD func() BFDStatus
 	// Dead tells of routers whose next hops are out of use; nil: none ever are.
-	Dead      func() []failover.Dead
+	Dead func() []failover.Dead
+	// Links tells what is wrong on the links that peers are to be found on; nil: there are none such.
+	Links     func() []string
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Log       *slog.Logger

@@ -37,6 +37,7 @@ type rig struct {
 	speaker    *fakeSpeaker
 	forwarding func(error)  // sets what the agent finds when it looks at the kernel's forwarding
 	settle     atomic.Int64 // for how long ToRs are given time, in ns
+	links      []string     // what is wrong with the links to peers, for a look from the test's goroutine
 	stop       func()
 }
 
@@ -76,7 +77,8 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 	}
 	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Log: log,
 		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
-		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain},
+		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain,
+		Links: func() []string { return r.links }},
 		leases, keeper, wirer, r.table, r.speaker)
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -280,9 +280,9 @@ func explainPeer(p bgp.PeerStatus, cover netip.Prefix, sent []bgp.SentRoute, sen
 
 func peerName(p bgp.PeerStatus) string {
 	if p.Description == "" || p.Description == p.Address.String() {
-		return fmt.Sprintf("%s (AS%d)", p.Address, p.ASN)
+		return fmt.Sprintf("%s (%s)", p.Address, asn(p))
 	}
-	return fmt.Sprintf("%s (%s, AS%d)", p.Description, p.Address, p.ASN)
+	return fmt.Sprintf("%s (%s, %s)", p.Description, p.Address, asn(p))
 }
 
 func communityName(c uint32) string {

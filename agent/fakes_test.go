@@ -309,7 +309,8 @@ type fakeSpeaker struct {
 	stuck     bool       // the speaker takes the wish to take the sessions down, and does not say so
 	withheld  bool       // Sent finds nothing
 	received  []bgp.ReceivedRoute
-	away      error // the speaker cannot be asked
+	away      error            // the speaker cannot be asked
+	peers     []bgp.PeerStatus // in place of the usual one
 }
 
 // sessions takes the place of what an agent is given for that.
@@ -391,6 +392,9 @@ func (s *fakeSpeaker) Peers(context.Context) ([]bgp.PeerStatus, error) {
 	if s.away != nil {
 		return nil, s.away
 	}
+	if s.peers != nil {
+		return slices.Clone(s.peers), nil
+	}
 	peer := bgp.PeerStatus{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished}
 	if s.late {
 		peer.State = bgp.StateActive
@@ -404,6 +408,23 @@ func (s *fakeSpeaker) Peers(context.Context) ([]bgp.PeerStatus, error) {
 		}
 	}
 	return []bgp.PeerStatus{peer}, nil
+}
+
+func (s *fakeSpeaker) Reset(_ context.Context, peer netip.Addr, reason string) error {
+	return s.note("reset %s %q", peer, reason)
+}
+
+func (s *fakeSpeaker) Enable(_ context.Context, peer netip.Addr) error {
+	return s.note("enable %s", peer)
+}
+
+func (s *fakeSpeaker) Release(peer netip.Addr) error { return s.note("release %s", peer) }
+
+func (s *fakeSpeaker) note(format string, args ...any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.did = append(s.did, fmt.Sprintf(format, args...))
+	return s.refuse
 }
 
 func (s *fakeSpeaker) Status() bgp.Status { return bgp.Status{Connected: true, Version: "test"} }

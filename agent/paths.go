@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
+	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
@@ -39,6 +41,13 @@ func (s *Status) paths(o Options) {
 	if o.Dead != nil {
 		for _, d := range o.Dead() {
 			s.problem("next hops of router %s are out of use since %s: %s", d.Peer, d.Since.Format(time.TimeOnly), d.Cause)
+		}
+	}
+	if o.Links != nil {
+		for _, problem := range o.Links() {
+			if !slices.ContainsFunc(s.Peers, func(p bgp.PeerStatus) bool { return p.LastDown == problem }) {
+				s.problem("%s", problem)
+			}
 		}
 	}
 	if !s.BFD.Wanted || s.Drain.Stage != Serving {

@@ -24,10 +24,10 @@ func (s *Status) ownSpace() {
 			if r.Origin != 0 && r.Origin != p.ASN {
 				from = fmt.Sprintf(" of AS%d", r.Origin)
 			}
-			s.problem("peer %s (AS%d) announces %s%s, %s: somebody else uses this host's addresses; it is refused", p.Address, p.ASN, r.Prefix, from, r.Detail)
+			s.problem("peer %s (%s) announces %s%s, %s: somebody else uses this host's addresses; it is refused", p.Address, asn(p), r.Prefix, from, r.Detail)
 		}
 		if all > told {
-			s.problem("peer %s (AS%d) announces %d more prefixes of this host's address space", p.Address, p.ASN, all-told)
+			s.problem("peer %s (%s) announces %d more prefixes of this host's address space", p.Address, asn(p), all-told)
 		}
 	}
 }

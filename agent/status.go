@@ -123,11 +123,11 @@ func (s *Status) askSpeaker(ctx context.Context, speaker Speaker) {
 	s.checkAnnounced()
 	for _, p := range s.Peers {
 		if p.State != bgp.StateEstablished && p.State != bgp.StateAdminDown {
-			s.problem("peer %s (AS%d) is %s%s", p.Address, p.ASN, p.State, because(p.LastDown))
+			s.problem("peer %s (%s) is %s%s", p.Address, asn(p), p.State, because(p.LastDown))
 		}
 		for _, f := range p.Families {
 			if n := f.Unusable + f.Refused.NextHop; n > 0 {
-				s.problem("peer %s (AS%d) sent %d %s prefixes without a usable next hop%s", p.Address, p.ASN, n, f.Family, such(p.Refused, f.Family))
+				s.problem("peer %s (%s) sent %d %s prefixes without a usable next hop%s", p.Address, asn(p), n, f.Family, such(p.Refused, f.Family))
 			}
 		}
 	}
@@ -161,6 +161,14 @@ func (a *Agent) strayLeases() int {
 		}
 	}
 	return n
+}
+
+// asn is the AS of a peer, or what is known of it before its first session.
+func asn(p bgp.PeerStatus) string {
+	if p.ASN == 0 {
+		return "external"
+	}
+	return fmt.Sprintf("AS%d", p.ASN)
 }
 
 func because(reason string) string {

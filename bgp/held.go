@@ -113,6 +113,24 @@ func (s *Speaker) expected(c Config) []Peer {
 	return innocent
 }
 
+// Release lets a peer come back that is held down after it crashed the speaker. If it does so again it is held for longer. A
+// peer that is not held is left alone.
+func (s *Speaker) Release(peer netip.Addr) error {
+	s.mu.Lock()
+	_, err := configured(s.want.config, peer)
+	held := err == nil && s.blame.Release(time.Now(), peer)
+	s.mu.Unlock()
+	if !held {
+		return err
+	}
+	s.log.Warn("peer released that was held down", "peer", peer)
+	s.poke()
+	if err := s.saveBlame(); err != nil {
+		return fmt.Errorf("release of peer %s: it would be held down again if the agent restarted: %w", peer, err)
+	}
+	return nil
+}
+
 // markHeld says which peers are held down, and why.
 func (s *Speaker) markHeld(list []PeerStatus) {
 	s.mu.Lock()

@@ -77,16 +77,6 @@ func inKernel(ctx context.Context, ns netns.NS) bool {
 	return err == nil && strings.HasPrefix(string(out), ours)
 }
 
-func awaitGone(t *testing.T, ns netns.NS, within time.Duration) {
-	t.Helper()
-	eventually(t, within, func() error {
-		if inKernel(t.Context(), ns) {
-			return fmt.Errorf("%s is in the router's kernel", ours)
-		}
-		return nil
-	})
-}
-
 // TestLongLived kills the speaker for good: routers keep its routes for the restart time, and with long-lived graceful
 // restart for as long as that says, too.
 func TestLongLived(t *testing.T) {

@@ -12,9 +12,6 @@ import (
 // ErrNoPeer says that no such peer is configured.
 var ErrNoPeer = errors.New("no such peer")
 
-// maxCommunication is the longest text of a CEASE, in bytes (RFC 9003 section 2).
-const maxCommunication = 255
-
 // Reset ends the session with a peer now, and takes its routes away at once, those too that were kept for a peer that
 // restarts. The peer is told with a CEASE, a hard reset where it understands one (RFC 8538), and the reason; it drops our
 // routes then. The session comes back by itself. A peer that has no session and no routes is left alone.
@@ -40,7 +37,7 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 		return r.deletePeer(ctx, p.Address, p.name())
 	case cur.GetState().GetSessionState() == api.PeerState_ESTABLISHED:
 		return r.call(ctx, "reset peer "+peer.String(), func(ctx context.Context) error {
-			_, err := c.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.name(), Communication: reason[:min(len(reason), maxCommunication)]})
+			_, err := c.api.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.name(), Communication: cut(reason, gobgpCommunication)})
 			return err
 		})
 	case cur.GetGracefulRestart().GetPeerRestarting():

@@ -95,6 +95,14 @@ fe80::1%eth0  -     65001       active       -       -     0         0         0
 `,
 		},
 		{
+			name: "reset of a peer", args: []string{"peers", "reset", "10.0.1.0", "--reason", "new policy"}, asked: &apiv1.ResetPeerRequest{Peer: "10.0.1.0", Reason: "new policy"},
+			answer: &apiv1.ResetPeerResponse{Peer: "10.0.1.0", Effect: "ended"}, table: "\n10.0.1.0: the session is ended, and comes back by itself\n",
+		},
+		{
+			name: "reset of a peer held down", args: []string{"peers", "reset", "eth0"}, asked: &apiv1.ResetPeerRequest{Peer: "eth0"},
+			answer: &apiv1.ResetPeerResponse{Peer: "fe80::1%eth0", Effect: "released"}, table: "\nfe80::1%eth0: no longer held down\n",
+		},
+		{
 			name: "blocks", args: []string{"blocks"}, asked: &apiv1.ListBlocksRequest{},
 			answer: &apiv1.ListBlocksResponse{Blocks: []*apiv1.Block{
 				{Prefix: "10.64.0.0/26", Source: "etcd", Pool: "default", State: "open", Size: "64", Leased: 3, Quarantined: 1, Reserved: "1", InUse: "0", Free: "59",

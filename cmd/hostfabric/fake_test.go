@@ -94,6 +94,10 @@ func (f *fakeAgent) Explain(ctx context.Context, r *apiv1.ExplainRequest) (*apiv
 	return reply[*apiv1.ExplainResponse](ctx, f, r)
 }
 
+func (f *fakeAgent) ResetPeer(ctx context.Context, r *apiv1.ResetPeerRequest) (*apiv1.ResetPeerResponse, error) {
+	return reply[*apiv1.ResetPeerResponse](ctx, f, r)
+}
+
 func (f *fakeAgent) ReleaseHost(ctx context.Context, r *apiv1.ReleaseHostRequest) (*apiv1.ReleaseHostResponse, error) {
 	return reply[*apiv1.ReleaseHostResponse](ctx, f, r)
 }

@@ -26,6 +26,7 @@ func newPeersCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd)
+	cmd.AddCommand(newPeersResetCommand())
 	return cmd
 }
 

@@ -301,7 +301,7 @@ func (r *rooms) agentOptions() agent.Options {
 		},
 		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
-		BFD: r.bfd.status, Dead: r.over.Dead,
+		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.routers.Problems,
 	}
 }
 

@@ -3404,6 +3404,110 @@ func (x *ExplainStep) GetText() string {
 	return ""
 }
 
+type ResetPeerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`     // its address, or the interface it is on
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // told to the peer, at most 255 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPeerRequest) Reset() {
+	*x = ResetPeerRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPeerRequest) ProtoMessage() {}
+
+func (x *ResetPeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPeerRequest.ProtoReflect.Descriptor instead.
+func (*ResetPeerRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ResetPeerRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ResetPeerRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ResetPeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`     // its address
+	Effect        string                 `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"` // ended, dropped, started, released, none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPeerResponse) Reset() {
+	*x = ResetPeerResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPeerResponse) ProtoMessage() {}
+
+func (x *ResetPeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPeerResponse.ProtoReflect.Descriptor instead.
+func (*ResetPeerResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ResetPeerResponse) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ResetPeerResponse) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
 var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
@@ -3663,7 +3767,13 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\vExplainStep\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text2\xa8\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\">\n" +
+	"\x10ResetPeerRequest\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
+	"\x11ResetPeerResponse\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect2\xf8\n" +
 	"\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
@@ -3687,7 +3797,8 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06Reload\x12\x1c.hostfabric.v1.ReloadRequest\x1a\x1d.hostfabric.v1.ReloadResponse\x12D\n" +
 	"\x05Drain\x12\x1b.hostfabric.v1.DrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
 	"\aUndrain\x12\x1d.hostfabric.v1.UndrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
-	"\aExplain\x12\x1d.hostfabric.v1.ExplainRequest\x1a\x1e.hostfabric.v1.ExplainResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
+	"\aExplain\x12\x1d.hostfabric.v1.ExplainRequest\x1a\x1e.hostfabric.v1.ExplainResponse\x12N\n" +
+	"\tResetPeer\x12\x1f.hostfabric.v1.ResetPeerRequest\x1a .hostfabric.v1.ResetPeerResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_hostfabric_proto_rawDescOnce sync.Once
@@ -3701,7 +3812,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
@@ -3755,8 +3866,10 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ExplainRequest)(nil),        // 49: hostfabric.v1.ExplainRequest
 	(*ExplainResponse)(nil),       // 50: hostfabric.v1.ExplainResponse
 	(*ExplainStep)(nil),           // 51: hostfabric.v1.ExplainStep
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*ResetPeerRequest)(nil),      // 52: hostfabric.v1.ResetPeerRequest
+	(*ResetPeerResponse)(nil),     // 53: hostfabric.v1.ResetPeerResponse
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
@@ -3764,36 +3877,36 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	52, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	54, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	14, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
 	13, // 7: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
-	52, // 8: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	54, // 8: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	17, // 9: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	53, // 10: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	55, // 10: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
 	18, // 11: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
 	19, // 12: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
 	20, // 13: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
-	52, // 14: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
-	53, // 15: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
-	53, // 16: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
+	54, // 14: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
+	55, // 15: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
+	55, // 16: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
 	24, // 17: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
 	23, // 18: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
 	29, // 19: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	52, // 20: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	54, // 20: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
 	29, // 21: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	53, // 22: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	53, // 23: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	55, // 22: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	55, // 23: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
 	34, // 24: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	52, // 25: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	54, // 25: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
 	37, // 26: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
 	38, // 27: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
 	43, // 28: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
 	43, // 29: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
 	44, // 30: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
 	45, // 31: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	53, // 32: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	52, // 33: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	52, // 34: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	55, // 32: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	54, // 33: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	54, // 34: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
 	51, // 35: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
 	1,  // 36: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
 	3,  // 37: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
@@ -3812,25 +3925,27 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	46, // 50: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
 	47, // 51: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
 	49, // 52: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
-	2,  // 53: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 54: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 55: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 56: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 57: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	16, // 58: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	22, // 59: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	33, // 60: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	36, // 61: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	26, // 62: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	28, // 63: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	31, // 64: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	40, // 65: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	42, // 66: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	48, // 67: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	48, // 68: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	50, // 69: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
-	53, // [53:70] is the sub-list for method output_type
-	36, // [36:53] is the sub-list for method input_type
+	52, // 53: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
+	2,  // 54: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 55: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 56: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 57: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 58: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	16, // 59: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	22, // 60: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	33, // 61: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	36, // 62: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	26, // 63: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	28, // 64: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	31, // 65: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	40, // 66: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	42, // 67: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	48, // 68: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	48, // 69: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	50, // 70: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	53, // 71: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
+	54, // [54:72] is the sub-list for method output_type
+	36, // [36:54] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name
 	36, // [36:36] is the sub-list for extension extendee
 	0,  // [0:36] is the sub-list for field type_name
@@ -3847,7 +3962,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,7 @@ const (
 	Hostfabric_Drain_FullMethodName         = "/hostfabric.v1.Hostfabric/Drain"
 	Hostfabric_Undrain_FullMethodName       = "/hostfabric.v1.Hostfabric/Undrain"
 	Hostfabric_Explain_FullMethodName       = "/hostfabric.v1.Hostfabric/Explain"
+	Hostfabric_ResetPeer_FullMethodName     = "/hostfabric.v1.Hostfabric/ResetPeer"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -75,6 +76,8 @@ type HostfabricClient interface {
 	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
 	// Explain says why an address or prefix can be reached, or not.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// ResetPeer starts the session with a peer anew.
+	ResetPeer(ctx context.Context, in *ResetPeerRequest, opts ...grpc.CallOption) (*ResetPeerResponse, error)
 }
 
 type hostfabricClient struct {
@@ -273,6 +276,16 @@ func (c *hostfabricClient) Explain(ctx context.Context, in *ExplainRequest, opts
 	return out, nil
 }
 
+func (c *hostfabricClient) ResetPeer(ctx context.Context, in *ResetPeerRequest, opts ...grpc.CallOption) (*ResetPeerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetPeerResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ResetPeer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostfabricServer is the server API for Hostfabric service.
 // All implementations must embed UnimplementedHostfabricServer
 // for forward compatibility.
@@ -307,6 +320,8 @@ type HostfabricServer interface {
 	Undrain(*UndrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
 	// Explain says why an address or prefix can be reached, or not.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// ResetPeer starts the session with a peer anew.
+	ResetPeer(context.Context, *ResetPeerRequest) (*ResetPeerResponse, error)
 	mustEmbedUnimplementedHostfabricServer()
 }
 
@@ -367,6 +382,9 @@ func (UnimplementedHostfabricServer) Undrain(*UndrainRequest, grpc.ServerStreami
 }
 func (UnimplementedHostfabricServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedHostfabricServer) ResetPeer(context.Context, *ResetPeerRequest) (*ResetPeerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetPeer not implemented")
 }
 func (UnimplementedHostfabricServer) mustEmbedUnimplementedHostfabricServer() {}
 func (UnimplementedHostfabricServer) testEmbeddedByValue()                    {}
@@ -681,6 +699,24 @@ func _Hostfabric_Explain_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Hostfabric_ResetPeer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetPeerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ResetPeer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ResetPeer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ResetPeer(ctx, req.(*ResetPeerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Hostfabric_ServiceDesc is the grpc.ServiceDesc for Hostfabric service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -747,6 +783,10 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Hostfabric_Explain_Handler,
+		},
+		{
+			MethodName: "ResetPeer",
+			Handler:    _Hostfabric_ResetPeer_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

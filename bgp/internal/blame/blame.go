@@ -176,6 +176,16 @@ func (r *Record) Held(now time.Time, configured []netip.Addr) map[netip.Addr]Hol
 	return held
 }
 
+// Release ends the hold-down of a peer. What is held against it stays: the next one is longer. It reports whether it was held.
+func (r *Record) Release(now time.Time, peer netip.Addr) bool {
+	p := r.Peers[peer]
+	if p == nil || !p.Until.After(now) {
+		return false
+	}
+	p.Until, p.Trial = now, false
+	return true
+}
+
 // Sort puts the least suspicious peers first, and leaves those alike as they are.
 func (r *Record) Sort(peers []netip.Addr) { slices.SortStableFunc(peers, r.compare) }
 

@@ -157,3 +157,31 @@ func TestClockSetBack(t *testing.T) {
 		t.Errorf("held %+v", held)
 	}
 }
+
+func TestRelease(t *testing.T) {
+	var r Record
+	all := peers(3)
+	r.Named(epoch, all[0])
+	if !r.Release(epoch.Add(time.Second), all[0]) || r.Release(epoch.Add(time.Second), all[0]) || r.Release(epoch, all[1]) {
+		t.Error("released twice, or not at all, or one that was not held")
+	}
+	if held := r.Held(epoch.Add(time.Second), all); len(held) > 0 {
+		t.Errorf("held %+v", held)
+	}
+	r.Named(epoch.Add(2*time.Second), all[0])
+	if h := r.Held(epoch.Add(2*time.Second), all)[all[0]]; h.Deaths != 2 || h.Until.Sub(epoch) != 2*time.Second+2*MinHold {
+		t.Errorf("after another death held %+v", h)
+	}
+
+	var trial Record
+	trial.Unnamed(epoch, all)
+	trial.Unnamed(epoch, all)
+	held := slices.Collect(maps.Keys(trial.Held(epoch, all)))
+	if len(held) != 1 || !trial.Release(epoch, held[0]) || len(trial.Held(epoch, all)) > 0 {
+		t.Errorf("on trial: %v", held)
+	}
+	trial.Unnamed(epoch, all)
+	if next := slices.Collect(maps.Keys(trial.Held(epoch, all))); len(next) != 1 || next[0] == held[0] {
+		t.Errorf("after the trial of %v that of %v", held, next)
+	}
+}
