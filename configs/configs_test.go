@@ -144,10 +144,10 @@ func TestRouters(t *testing.T) {
 // TestRoutersAgree holds the four files to one plan: what differs is only how a router says it.
 func TestRoutersAgree(t *testing.T) {
 	for path, words := range map[string][]string{
-		"tor/frr.conf":           {"router bgp 4200000001", "10.64.0.0/12 ge 20 le 28", "fd00:64::/48 ge 56 le 64", "graceful-restart-helper", "maximum-prefix 4", "timers 3 9", "maximum-paths 64"},
-		"tor/cumulus-sonic.conf": {"router bgp 4200000001", "10.64.0.0/12 ge 20 le 28", "fd00:64::/48 ge 56 le 64", "graceful-restart-helper", "maximum-prefix 4", "timers 3 9", "maximum-paths 64"},
-		"tor/eos.cfg":            {"router bgp 4200000001", "10.64.0.0/12 ge 20 le 28", "fd00:64::/48 ge 56 le 64", "graceful-restart-helper", "maximum-routes 8", "timers 3 9", "maximum-paths 64"},
-		"tor/bird.conf":          {"TOR_AS = 4200000001", "10.64.0.0/12{20,28}", "fd00:64::/48{56,64}", "graceful restart aware", "import limit 4", "hold time 9", "limit 64"},
+		"tor/frr.conf":           {"router bgp 4200000001", "10.64.0.0/12 ge 20 le 28", "fd00:64::/48 ge 56 le 64", "graceful-restart-helper", "maximum-prefix 4", "timers 3 9", "maximum-paths 64", "neighbor HOSTS bfd"},
+		"tor/cumulus-sonic.conf": {"router bgp 4200000001", "10.64.0.0/12 ge 20 le 28", "fd00:64::/48 ge 56 le 64", "graceful-restart-helper", "maximum-prefix 4", "timers 3 9", "maximum-paths 64", "neighbor HOSTS bfd"},
+		"tor/eos.cfg":            {"router bgp 4200000001", "10.64.0.0/12 ge 20 le 28", "fd00:64::/48 ge 56 le 64", "graceful-restart-helper", "maximum-routes 8", "timers 3 9", "maximum-paths 64", "neighbor HOSTS bfd"},
+		"tor/bird.conf":          {"TOR_AS = 4200000001", "10.64.0.0/12{20,28}", "fd00:64::/48{56,64}", "graceful restart aware", "import limit 4", "hold time 9", "limit 64", "bfd graceful", "error wait time 1, 2", "(65535, 0) ~ bgp_community"},
 	} {
 		text := read(t, path)
 		for _, w := range words {
