@@ -141,8 +141,11 @@ func (s *Stage) play(ctx context.Context, sc Scene, r *Report) (err error) {
 	if err := errors.Join(err, pollErr); err != nil {
 		return err
 	}
-	r.After, err = s.sessions(ctx)
-	return err
+	// A speaker that has just lost 100,000 routes is slow to answer.
+	return s.Await(ctx, "the victim tells of its sessions", func() bool {
+		r.After, err = s.sessions(ctx)
+		return err == nil
+	})
 }
 
 // startStreams starts the traffic, again and again until the router that may fail carries some of it to both hosts.
