@@ -118,6 +118,15 @@ func (r *reconciler) routes(ctx context.Context, c Config, d desired) error {
 		return err
 	}
 	r.paths = have
+	if r.losesIPv6(c) {
+		for p, a := range have {
+			if p.Addr().Is6() && !a.NextHop.IsValid() {
+				if err := r.withdraw(ctx, p); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	add, del := diffAnnouncements(have, set)
 	for _, a := range add {
 		if err := r.call(ctx, "announce "+a.Prefix.String(), func(ctx context.Context) error {
@@ -129,19 +138,32 @@ func (r *reconciler) routes(ctx context.Context, c Config, d desired) error {
 		r.paths[a.Prefix] = a
 	}
 	for _, p := range del {
-		if err := r.call(ctx, "withdraw "+p.String(), func(ctx context.Context) error {
-			path := withdrawal(p)
-			_, err := r.api.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Family: path.Family, Path: path})
-			return err
-		}); err != nil {
+		if err := r.withdraw(ctx, p); err != nil {
 			return err
 		}
-		delete(r.paths, p)
 	}
 	if len(add)+len(del) > 0 {
 		r.log.Info("announcements changed", "announced", len(set), "added", len(add), "withdrawn", len(del))
 	}
 	return nil
+}
+
+// losesIPv6 reports whether a peer is to get no IPv6 prefix any more for want of a next hop. Those that it has are taken back
+// by deleting the paths, for a moment: what a policy newly rejects is not withdrawn.
+func (r *reconciler) losesIPv6(c Config) bool {
+	return slices.ContainsFunc(c.found(), func(p Peer) bool { return r.peers[p.Address].NextHop6.IsValid() && !p.NextHop6.IsValid() })
+}
+
+func (r *reconciler) withdraw(ctx context.Context, p netip.Prefix) error {
+	err := r.call(ctx, "withdraw "+p.String(), func(ctx context.Context) error {
+		path := withdrawal(p)
+		_, err := r.api.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Family: path.Family, Path: path})
+		return err
+	})
+	if err == nil {
+		delete(r.paths, p)
+	}
+	return err
 }
 
 // policies replaces all policies in one step where anything differs. SetPolicies keeps the assignments, by name.
