@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/hostfabric/hostfabric/bgp/internal/blame"
+	"github.com/hostfabric/hostfabric/bgp/internal/meta"
 )
 
 // TestPeersToBeFoundAreWaitedFor: the routes are not complete while a peer is still looked for on its link, or an agent that
@@ -66,6 +67,22 @@ func TestHeldPeerIsStillToCome(t *testing.T) {
 	found, waiting := ss.admissible(c).split()
 	if len(found) != 1 || found[0].Address != b || len(waiting) != 2 {
 		t.Errorf("found %+v, waiting %+v", found, waiting)
+	}
+}
+
+// TestCrashWithoutPeersBlamesNobody: a speaker that had no peer, as in a drain, did not die of one. Who it had may be unknown.
+func TestCrashWithoutPeersBlamesNobody(t *testing.T) {
+	only := netip.MustParseAddr("10.0.1.0")
+	for _, tt := range []struct {
+		given  []netip.Addr
+		blamed int
+	}{{[]netip.Addr{}, 0}, {nil, 1}, {[]netip.Addr{only}, 1}} {
+		s := New(Options{})
+		s.want.config = &Config{Peers: []Peer{{Address: only}}}
+		s.blameFor(meta.Crash{}, tt.given)
+		if held := s.blame.Held(time.Now(), []netip.Addr{only}); len(held) != tt.blamed || s.Status().Crashes != 1 {
+			t.Errorf("with %#v at the speaker: held %v, %d crashes", tt.given, held, s.Status().Crashes)
+		}
 	}
 }
 
