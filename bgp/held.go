@@ -10,7 +10,7 @@ import (
 	"github.com/hostfabric/hostfabric/bgp/internal/meta"
 )
 
-// blameFor takes one crash of the speaker. given are the peers it had; none: not known.
+// blameFor takes one crash of the speaker. given are the peers it had; nil: not known.
 func (s *Speaker) blameFor(c meta.Crash, given []netip.Addr) {
 	now := time.Now()
 	s.mu.Lock()
@@ -22,7 +22,7 @@ func (s *Speaker) blameFor(c meta.Crash, given []netip.Addr) {
 	case c.Peer.IsValid(): // no longer configured, or not told from its twin on another link
 		s.blame.Named(now, c.Peer)
 	default:
-		if len(given) == 0 {
+		if given == nil {
 			held := s.blame.Held(now, configured)
 			given = slices.DeleteFunc(configured, func(a netip.Addr) bool { _, ok := held[a]; return ok })
 		}

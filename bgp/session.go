@@ -80,7 +80,11 @@ func (s *Speaker) session(parent context.Context) (connected bool, err error) {
 	fresh := g.GetAsn() == 0
 	s.noteCrashes(pid, s.given)
 	s.given = nil
-	defer func() { s.given = slices.Collect(maps.Keys(ss.rec.given)) }()
+	defer func() {
+		if fresh || len(ss.rec.given) > 0 { // else one that ran before may not have been looked at
+			s.given = slices.AppendSeq([]netip.Addr{}, maps.Keys(ss.rec.given))
+		}
+	}()
 	// With one already configured, peers can be missing because an earlier agent ended in the middle of a warm restart.
 	// To a peer that is really new the difference does not matter.
 	ss.rec.fresh, ss.rec.warm = fresh, !fresh || s.configured || s.opts.WarmRestart != nil && s.opts.WarmRestart()

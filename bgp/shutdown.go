@@ -73,6 +73,7 @@ func (r *reconciler) shutdown(ctx context.Context, c Config) error {
 		}
 		switch {
 		case up == 0:
+			clear(r.given) // they say nothing any more
 			return nil
 		case time.Since(began) > downWait:
 			return fmt.Errorf("speaker: %d peers not down within %s", up, downWait)
