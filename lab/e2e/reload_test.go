@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
 )
 
@@ -61,6 +64,25 @@ func TestReloadOfAnotherFamily(t *testing.T) {
 	if on := output(t, h.ns, "cat", "/proc/sys/net/ipv6/conf/all/forwarding"); strings.TrimSpace(on) != "1" {
 		t.Errorf("IPv6 forwarding is %s", on)
 	}
+}
+
+// TestReloadOfAFamilyThatIsNotForwarded: where the operator sees to forwarding, he is told beforehand.
+func TestReloadOfAFamilyThatIsNotForwarded(t *testing.T) {
+	const unmanaged = impatient + "manage_sysctls: false\n"
+	h := startHost(t, "hfr2fwd", func(h *host) {
+		output(t, h.ns, "sysctl", "-w", "net.ipv4.ip_forward=1")
+		h.write(unmanaged + "blocks: [10.64.0.0/28]\n")
+	})
+	h.announces([]string{"10.64.0.0/28"})
+	h.write(unmanaged + "blocks: [10.64.0.0/28, \"fd00:64::/64\"]\n")
+	_, planned := h.client.Plan(t.Context(), &apiv1.PlanRequest{Config: []byte(h.read(h.config()))})
+	_, done := h.client.Reload(t.Context(), &apiv1.ReloadRequest{})
+	for what, err := range map[string]error{"plan": planned, "reload": done} {
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "net.ipv6.conf.all.forwarding is 0") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	h.announces([]string{"10.64.0.0/28"})
 }
 
 // TestReloadOfAnotherSource: the source is read when the agent starts, and so are the blocks that come from it. Until then the
