@@ -82,7 +82,7 @@ func (r *rooms) effects(next *config.Config) (agent.Effects, *config.Config, err
 	if err := would.Validate(); err != nil {
 		return e, nil, fmt.Errorf("%w: %w", agent.ErrInvalid, err)
 	}
-	e.Sessions = bgp.PlanSessions(have, would)
+	e.Sessions = endBFD(bgp.PlanSessions(have, would), now, cfg, would.Peers)
 	r.planBlocks(cfg, &e)
 	for _, s := range r.table.Status(routes.Fabric) {
 		if !accepted(cfg.ImportRules(), s.Route.Prefix) {
@@ -104,6 +104,29 @@ func forwards(now, next *config.Config) error {
 		return fmt.Errorf("%w: blocks: %w", agent.ErrInvalid, err)
 	}
 	return nil
+}
+
+// bfdEnds is what becomes of a session without its BFD: routers take the planned end for a failure (FRR 8.4, BIRD with `bfd on`),
+// though RFC 5882 section 4.2 has them do nothing.
+const bfdEnds bgp.SessionEffect = "reset by the router as BFD ends, unless BFD was taken off there first"
+
+// endBFD adds the sessions that lose their BFD to those that change by themselves. peers are those of next.
+func endBFD(changes []bgp.SessionChange, now, next *config.Config, peers []bgp.Peer) []bgp.SessionChange {
+	for i, p := range next.Peers {
+		had := slices.ContainsFunc(now.Peers, func(o config.Peer) bool { return o.ID() == p.ID() && o.BFD.Enabled })
+		if !had || p.BFD.Enabled || peers[i].Pending != "" {
+			continue
+		}
+		addr := peers[i].Address
+		at := slices.IndexFunc(changes, func(c bgp.SessionChange) bool { return c.Peer == addr })
+		switch {
+		case at < 0:
+			changes = append(changes, bgp.SessionChange{Peer: addr, Effect: bfdEnds})
+		case changes[at].Effect == bgp.SessionUpdated:
+			changes[at].Effect = bfdEnds
+		}
+	}
+	return changes
 }
 
 func (r *rooms) planBlocks(cfg *config.Config, e *agent.Effects) {
