@@ -172,7 +172,7 @@ func (c Config) split() (found, waiting []Peer) {
 
 // numbers are the AS numbers that peers know us by.
 func (c Config) numbers() []uint32 {
-	out := []uint32{c.ASN}
+	var out []uint32
 	for _, p := range c.Peers {
 		out = append(out, p.localAS(c))
 	}
