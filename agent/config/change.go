@@ -68,7 +68,7 @@ func (c *Config) Applied(next *Config) *Config {
 	}
 	to.Etcd, to.Pools = c.Etcd, c.Pools
 	if next.Source != c.Source {
-		to.Config.Blocks = c.Blocks
+		to.Blocks = c.Blocks
 	}
 	return &to.Config
 }
