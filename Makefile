@@ -16,10 +16,11 @@ build:
 demo: build
 	$(BIN)/hostfabric-lab demo $(DEMO_FLAGS)
 
-# The race detector needs cgo. The labs run one after another, and after the rest: they measure losses on a machine
-# that should have nothing else to do.
+# The race detector needs cgo. The tests of a package wait for timers of protocols more than they compute: more at a time than
+# there are processors. The labs run one after another, and after the rest: they measure losses on a machine that should
+# have nothing else to do.
 test: deps lint build
-	CGO_ENABLED=1 go test -race -count=1 -timeout 15m $$(go list ./... | grep -v /lab/)
+	CGO_ENABLED=1 go test -race -count=1 -parallel 8 -timeout 15m $$(go list ./... | grep -v /lab/)
 	CGO_ENABLED=1 go test -race -count=1 -timeout 15m -p 1 ./lab/...
 
 deps:

@@ -183,6 +183,11 @@ ok kernel: a lookup of 192.0.2.1 finds 0.0.0.0/0 via 172.31.0.0 dev eth0
 	if diff := cmp.Diff(want, steps); diff != "" || broken != "" {
 		t.Errorf("broken at %q, (-want +got):\n%s", broken, diff)
 	}
+	// The default route is looked up by an address that only it leads to: 0.0.0.0 is none.
+	r.wirer.set(func() { r.wirer.found[netip.MustParseAddr("203.0.113.1")] = routed })
+	r.speaker.set(func() { r.speaker.received = []bgp.ReceivedRoute{def} })
+	r.explains(t, "0.0.0.0/0", "")
+	host(routed, refused, def)
 	r.speaker.set(func() { r.speaker.late = true })
 	r.explains(t, "192.0.2.1", "session: 172.31.0.0 (AS64513) is Active")
 	// What is connected needs no session.

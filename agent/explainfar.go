@@ -14,7 +14,8 @@ import (
 
 // explainElsewhere follows what peers announce of an address or prefix to what the kernel does with it.
 func (a *Agent) explainElsewhere(ctx context.Context, e *Explanation, subject netip.Prefix) {
-	found, lookupErr := a.wirer.Lookup(ctx, subject.Addr())
+	addr := within(subject)
+	found, lookupErr := a.wirer.Lookup(ctx, addr)
 	own := lookupErr == nil && !found.Ours && leadsOn(found) // the host has a way of its own, without BGP
 	learned, steps := a.explainLearned(ctx, subject)
 	if !own {
@@ -30,12 +31,29 @@ func (a *Agent) explainElsewhere(ctx context.Context, e *Explanation, subject ne
 	case lookupErr != nil:
 		e.add("kernel", Unknown, "%v", lookupErr)
 	case !leadsOn(found):
-		e.add("kernel", Broken, "a lookup of %s finds %s", subject.Addr(), nothingBut(found))
+		e.add("kernel", Broken, "a lookup of %s finds %s", addr, nothingBut(found))
 	case learned != nil && found.Prefix != learned.Prefix:
-		e.add("kernel", OK, "a lookup of %s finds another route of the host, which wins: %s", subject.Addr(), found)
+		e.add("kernel", OK, "a lookup of %s finds another route of the host, which wins: %s", addr, found)
 	default:
-		e.add("kernel", OK, "a lookup of %s finds %s", subject.Addr(), found)
+		e.add("kernel", OK, "a lookup of %s finds %s", addr, found)
 	}
+}
+
+// Examples of an address that only a default route leads to: of documentation (RFC 5737, RFC 3849), for 0.0.0.0 and :: are none.
+var (
+	anywhere4 = netip.AddrFrom4([4]byte{203, 0, 113, 1})
+	anywhere6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})
+)
+
+// within is an address of a prefix that the kernel can be asked about.
+func within(p netip.Prefix) netip.Addr {
+	switch {
+	case p.Bits() > 0:
+		return p.Addr()
+	case p.Addr().Is4():
+		return anywhere4
+	}
+	return anywhere6
 }
 
 // leadsOn says that packets go somewhere.

@@ -139,6 +139,8 @@ func (s *Speaker) markHeld(list []PeerStatus) {
 	for i := range list {
 		if h, ok := held[list[i].Address]; ok {
 			list[i].State, list[i].LastDown, list[i].LastDownAt = StateHeld, heldReason(h), s.blame.Last
+		} else if c := s.want.config; c != nil && c.Shutdown != "" && list[i].State != StateEstablished {
+			list[i].LastDown = "shut down here: " + c.Shutdown // whatever the peer has answered to it
 		}
 	}
 }
