@@ -92,6 +92,11 @@ func (s *station) read(conn net.Conn) {
 				word = fmt.Sprintf("%T", body)
 			}
 		}
+		// GoBGP v3 at times leaves the NOTIFICATION out of a Peer Down that announces one (RFC 7854 section 4.9).
+		if raw := scanner.Bytes(); err != nil && len(raw) > bmp.BMP_HEADER_SIZE+bmp.BMP_PEER_HEADER_SIZE && raw[5] == bmp.BMP_MSG_PEER_DOWN_NOTIFICATION {
+			address := raw[bmp.BMP_HEADER_SIZE+10 : bmp.BMP_HEADER_SIZE+26]
+			word = "down " + netip.AddrFrom4([4]byte(address[12:])).String()
+		}
 		s.mu.Lock()
 		s.told = append(s.told, word)
 		s.mu.Unlock()

@@ -39,7 +39,7 @@ func TestNextHopsOffTheLink(t *testing.T) {
 		{"10.1.0.0/24", "10.9.9.8", "10.9.9.9", "the next hop 10.9.9.8 is not on the link to the peer"},
 		{"2001:db8:f::/48", "2001:db8:2::1", "fe80::a", ""},
 		{"2001:db8:f::/48", "fe80::a", "fe80::a", ""},
-		{"2001:db8:f::/48", "fe80::b", "fe80::a", "a link-local next hop that is not exactly one peer's address"},
+		{"2001:db8:f::/48", "fe80::b", "fe80::a", "a link-local next hop that is no peer's address"},
 	} {
 		_, problem := v.hop(pfx(tc.prefix), legOf(learned(tc.prefix, tc.hop, tc.from)))
 		if problem != tc.problem {
