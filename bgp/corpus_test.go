@@ -39,7 +39,7 @@ func (m *magazine) left() int {
 // mutations and their seed. Others were tried by hand.
 const (
 	mutationSeed = 1
-	mutations    = 200
+	mutations    = 50
 )
 
 // TestCorpus has a crowd of hostile routers send every malformed message that is not known to be deadly. The speaker survives,
