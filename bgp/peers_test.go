@@ -1,6 +1,7 @@
 package bgp_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -156,6 +157,13 @@ func TestStoppedSpeaker(t *testing.T) {
 	host.configure(t, hostConfig(bgp.Peer{Address: addr("10.0.1.0"), ASN: 65100}), "10.64.1.0/26")
 	host.proc.cmd.Process.Signal(syscall.SIGSTOP)
 	defer host.proc.cmd.Process.Signal(syscall.SIGCONT)
+	eventually(t, 10*time.Second, func() error { // a signal takes its time, and the threads stop one by one
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", host.proc.cmd.Process.Pid))
+		if err == nil && !strings.Contains(string(stat), ") T ") {
+			err = errors.New("the speaker is not stopped yet")
+		}
+		return err
+	})
 	start := time.Now()
 	_, err1 := host.Peers(t.Context())
 	_, err2 := host.Announced(t.Context())
