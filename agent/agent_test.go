@@ -66,7 +66,7 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 	r.forwarding = func(err error) { mu.Lock(); defer mu.Unlock(); off = err }
 	log := slog.New(slog.DiscardHandler)
 	keeper := blocks.New(blocks.Options{
-		Source: static.New(own), Record: file + ".blocks", Budget: blocks.Budget{IPv4: 4, IPv6: 4},
+		Source: static.New(own), Record: file + ".blocks", Settings: blocks.Settings{Budget: blocks.Budget{IPv4: 4, IPv6: 4}},
 		Gate:     func() error { mu.Lock(); defer mu.Unlock(); return off },
 		Occupant: func(ctx context.Context, p netip.Prefix) (string, error) { return agent.Occupant(ctx, wirer, p, nil) },
 		Follow:   func(context.Context, []netip.Prefix, []netip.Addr) error { return nil },

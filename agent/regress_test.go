@@ -83,7 +83,7 @@ func agentOn(t *testing.T, leases *ipam.Allocator, file string, w agent.Wirer, s
 	log := slog.New(slog.DiscardHandler)
 	table, speaker := &fakeTable{}, &fakeSpeaker{}
 	keeper := blocks.New(blocks.Options{
-		Source: source, Record: file + ".blocks2", Budget: blocks.Budget{IPv4: 4, IPv6: 4},
+		Source: source, Record: file + ".blocks2", Settings: blocks.Settings{Budget: blocks.Budget{IPv4: 4, IPv6: 4}},
 		Gate: func() error { return nil }, Occupant: func(context.Context, netip.Prefix) (string, error) { return "", nil }, Follow: func(context.Context, []netip.Prefix, []netip.Addr) error { return nil }, Log: log,
 	}, leases, table, speaker)
 	if err := keeper.Load(t.Context()); err != nil {

@@ -2,6 +2,7 @@ package bgp_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -36,7 +37,7 @@ func TestLinkFlap(t *testing.T) {
 	go func() { done <- links.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, links.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
+	"github.com/hostfabric/hostfabric/lab/tor/tortest"
 )
 
 const ours = "10.64.1.0/26"
@@ -192,7 +193,7 @@ protocol bgp host {
 				host.fabric.want(t, 20*time.Second, atHost)
 				dead, alive := i+1, 2-i
 				start := time.Now()
-				killPIDFile(t, []string{"/var/run/frr/" + f.instance + "/bgpd.pid", filepath.Join(filepath.Dir(b.control), "b.pid")}[i])
+				tortest.KillPIDFile(t, []string{filepath.Join(f.Run(), "bgpd.pid"), filepath.Join(filepath.Dir(b.Control), "b.pid")}[i])
 				gone := strings.ReplaceAll(atHost, "[10.0.1.0 10.0.2.0]", fmt.Sprintf("[10.0.%d.0]", alive))
 				gone = strings.ReplaceAll(gone, "[fd00:1:: fd00:2::]", fmt.Sprintf("[fd00:%d::]", alive))
 				host.fabric.want(t, restart+3*time.Second, gone)

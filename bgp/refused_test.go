@@ -50,10 +50,10 @@ protocol bgp host {
 
 func (b bird) announce(t *testing.T, prefixes ...string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(filepath.Dir(b.control), "bird.conf"), []byte(birdAnnouncing(prefixes...)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(filepath.Dir(b.Control), "bird.conf"), []byte(birdAnnouncing(prefixes...)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("/usr/sbin/birdc", "-s", b.control, "configure").CombinedOutput(); err != nil {
+	if out, err := exec.Command("/usr/sbin/birdc", "-s", b.Control, "configure").CombinedOutput(); err != nil {
 		t.Fatalf("birdc configure: %v\n%s", err, out)
 	}
 }

@@ -18,11 +18,7 @@ var ErrNoPeer = errors.New("no such peer")
 func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) error {
 	s.edit.Lock() // before it is looked what is wanted: a drain may have been waited for
 	defer s.edit.Unlock()
-	c, cfg, err := s.current()
-	if err != nil {
-		return err
-	}
-	p, err := configured(cfg, peer)
+	c, cfg, p, err := s.peerNow(peer)
 	if err != nil {
 		return err
 	}
@@ -50,11 +46,7 @@ func (s *Speaker) Reset(ctx context.Context, peer netip.Addr, reason string) err
 func (s *Speaker) Enable(ctx context.Context, peer netip.Addr) error {
 	s.edit.Lock()
 	defer s.edit.Unlock()
-	c, cfg, err := s.current()
-	if err != nil {
-		return err
-	}
-	p, err := configured(cfg, peer)
+	c, cfg, p, err := s.peerNow(peer)
 	if err != nil {
 		return err
 	}
@@ -78,6 +70,16 @@ func (r *reconciler) enable(ctx context.Context, p Peer) error {
 		_, err := r.api.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.name()})
 		return err
 	})
+}
+
+// peerNow is the connection and the configuration as they are now, and a peer of it.
+func (s *Speaker) peerNow(peer netip.Addr) (conn, *Config, Peer, error) {
+	c, cfg, err := s.current()
+	if err != nil {
+		return conn{}, nil, Peer{}, err
+	}
+	p, err := configured(cfg, peer)
+	return c, cfg, p, err
 }
 
 func configured(cfg *Config, peer netip.Addr) (Peer, error) {

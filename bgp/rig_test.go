@@ -1,7 +1,6 @@
 package bgp_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +23,7 @@ import (
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/bgp/server"
 	"github.com/hostfabric/hostfabric/lab/netns"
+	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 )
 
 // The test binary is the speaker process when this variable holds its socket.
@@ -56,48 +56,13 @@ func runSpeaker(socket string) {
 	os.Exit(0)
 }
 
-// eventually polls until check returns nil.
-func eventually(t testing.TB, within time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline.C:
-			t.Fatalf("after %s: %v", within, err)
-		case <-tick.C:
-		}
-	}
-}
+var eventually = nstest.Eventually
 
 // process is a speaker process in a namespace.
 type process struct {
 	cmd  *exec.Cmd
-	out  *syncBuffer
+	out  *nstest.Output
 	done chan struct{}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 func startSpeaker(t testing.TB, ns netns.NS, socket string, inspect ...string) *process {
@@ -116,7 +81,7 @@ func startSpeaker(t testing.TB, ns netns.NS, socket string, inspect ...string) *
 }
 
 func launch(ns netns.NS, socket string, inspect ...string) (*process, error) {
-	p := &process{cmd: exec.Command("/proc/self/exe"), out: &syncBuffer{}, done: make(chan struct{})}
+	p := &process{cmd: exec.Command("/proc/self/exe"), out: &nstest.Output{}, done: make(chan struct{})}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -235,9 +200,9 @@ type node struct {
 	socket string
 	proc   *process
 	fabric *fabric
-	log    *syncBuffer // of the client
-	warm   bool        // what the client is told about a restart
-	blame  string      // the client's BlameFile
+	log    *nstest.Output // of the client
+	warm   bool           // what the client is told about a restart
+	blame  string         // the client's BlameFile
 	stop   func()
 }
 
@@ -276,7 +241,7 @@ func (n *node) connect(t testing.TB) {
 }
 
 func (n *node) testLog(t testing.TB, name string) *slog.Logger {
-	b := &syncBuffer{}
+	b := &nstest.Output{}
 	n.log = b
 	t.Cleanup(func() {
 		if t.Failed() {

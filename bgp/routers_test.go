@@ -4,19 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"os/exec"
-	"os/user"
-	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hostfabric/hostfabric/lab/netns"
+	"github.com/hostfabric/hostfabric/lab/tor/tortest"
 )
 
 // router is a real BGP implementation as the top-of-rack router.
@@ -29,7 +25,7 @@ type router interface {
 
 const password = "s3cret"
 
-type frr struct{ instance string }
+type frr struct{ tortest.FRR }
 
 const frrConf = `
 no zebra nexthop kernel enable
@@ -64,65 +60,11 @@ func startFRR(t testing.TB, ns netns.NS) frr {
 
 func startFRRWith(t testing.TB, ns netns.NS, conf string) frr {
 	t.Helper()
-	f := frr{instance: fmt.Sprintf("bgptest-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)}
-	etc, run := filepath.Join("/etc/frr", f.instance), filepath.Join("/var/run/frr", f.instance)
-	u, err := user.Lookup("frr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	for _, d := range []string{etc, run} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(d) })
-		if err := os.Chown(d, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, text := range map[string]string{"frr.conf": conf, "vtysh.conf": ""} {
-		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, d := range []string{"zebra", "bgpd"} {
-		args := []string{"-N", f.instance, "-d", "-P", "0", "-A", "127.0.0.1", "--log", "file:" + filepath.Join(run, d+".log")}
-		if d == "bgpd" {
-			args = append(args, "-p", "179")
-		}
-		if out, err := ns.Output(t.Context(), "/usr/lib/frr/"+d, args...); err != nil {
-			t.Fatalf("%s: %v\n%s", d, err, out)
-		}
-		t.Cleanup(func() { killPIDFile(t, filepath.Join(run, d+".pid")) })
-	}
-	if out, err := exec.Command("vtysh", "-N", f.instance, "-b").CombinedOutput(); err != nil {
-		t.Fatalf("vtysh -b: %v\n%s", err, out)
-	}
-	return f
-}
-
-func killPIDFile(t testing.TB, path string) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	syscall.Kill(pid, syscall.SIGKILL)
-	// FRR buffers its logs there and a killed daemon leaves its folder behind.
-	daemon := strings.TrimSuffix(filepath.Base(path), ".pid")
-	if err := os.RemoveAll(fmt.Sprintf("/var/tmp/frr/%s.%d", daemon, pid)); err != nil {
-		t.Error(err)
-	}
+	return frr{tortest.StartFRR(t, ns, "bgpd", conf)}
 }
 
 func (f frr) show(command string, into any) error {
-	out, err := exec.Command("vtysh", "-N", f.instance, "-c", command).Output()
+	out, err := exec.Command("vtysh", "-N", f.Instance, "-c", command).Output()
 	if err == nil {
 		err = json.Unmarshal(out, into)
 	}
@@ -133,7 +75,7 @@ func (f frr) show(command string, into any) error {
 }
 
 func (f frr) run(command string) (string, error) {
-	out, err := exec.Command("vtysh", "-N", f.instance, "-c", command).CombinedOutput()
+	out, err := exec.Command("vtysh", "-N", f.Instance, "-c", command).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("vtysh %s: %w\n%s", command, err, out)
 	}
@@ -178,7 +120,7 @@ func (f frr) session(t testing.TB) string {
 	return fmt.Sprintf("%s, established %d times, %d updates", p.BgpState, p.ConnectionsEstablished, p.MessageStats.UpdatesRecv)
 }
 
-type bird struct{ control string }
+type bird struct{ tortest.BIRD }
 
 // startBIRD runs BIRD in the namespace. The router is AS 65102 at 10.0.2.0, the host 10.0.2.1.
 func startBIRD(t testing.TB, ns netns.NS) bird {
@@ -203,29 +145,11 @@ protocol bgp host {
 
 func startBIRDWith(t testing.TB, ns netns.NS, conf string) bird {
 	t.Helper()
-	dir := t.TempDir()
-	b := bird{control: filepath.Join(dir, "b.ctl")}
-	file := filepath.Join(dir, "bird.conf")
-	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("/usr/sbin/bird", "-f", "-c", file, "-s", b.control, "-P", filepath.Join(dir, "b.pid"))
-	if err := ns.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	eventually(t, 5*time.Second, func() error {
-		_, err := os.Stat(b.control)
-		return err
-	})
-	return b
+	return bird{tortest.StartBIRD(t, ns, t.TempDir(), conf)}
 }
 
 func (b bird) run(args ...string) (string, error) {
-	out, err := exec.Command("/usr/sbin/birdc", append([]string{"-s", b.control}, args...)...).CombinedOutput()
+	out, err := exec.Command("/usr/sbin/birdc", append([]string{"-s", b.Control}, args...)...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("birdc %v: %w\n%s", args, err, out)
 	}
@@ -233,7 +157,7 @@ func (b bird) run(args ...string) (string, error) {
 }
 
 func (b bird) show(args ...string) (string, error) {
-	out, err := exec.Command("/usr/sbin/birdc", append([]string{"-r", "-s", b.control, "show"}, args...)...).Output()
+	out, err := exec.Command("/usr/sbin/birdc", append([]string{"-r", "-s", b.Control, "show"}, args...)...).Output()
 	if err != nil {
 		return "", fmt.Errorf("birdc show %v: %w\n%s", args, err, out)
 	}

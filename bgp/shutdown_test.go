@@ -14,11 +14,11 @@ import (
 
 // lastDown is what a router says of the end of its session to the host.
 func (f frr) lastDown() (string, error) {
-	out, err := exec.Command("vtysh", "-N", f.instance, "-c", "show bgp neighbors 10.0.1.1").CombinedOutput()
+	out, err := exec.Command("vtysh", "-N", f.Instance, "-c", "show bgp neighbors 10.0.1.1").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("vtysh: %w: %s", err, out)
 	}
-	log, err := os.ReadFile(filepath.Join("/var/run/frr", f.instance, "bgpd.log")) // where it puts the text
+	log, err := os.ReadFile(filepath.Join(f.Run(), "bgpd.log")) // where it puts the text
 	return string(out) + string(log), err
 }
 
@@ -46,7 +46,7 @@ func wantDown(t *testing.T, r interface{ lastDown() (string, error) }, words ...
 // them up again.
 func TestShutdown(t *testing.T) {
 	r := newRack(t)
-	if out, err := exec.Command("vtysh", "-N", r.frr.instance, "-c", "debug bgp neighbor-events").CombinedOutput(); err != nil {
+	if out, err := exec.Command("vtysh", "-N", r.frr.Instance, "-c", "debug bgp neighbor-events").CombinedOutput(); err != nil {
 		t.Fatalf("vtysh: %v: %s", err, out)
 	}
 	down := r.conf
@@ -153,7 +153,7 @@ func TestLeave(t *testing.T) {
 	seen := func(frrPath, birdPath string, frrGraceful, birdGraceful bool) {
 		t.Helper()
 		eventually(t, 5*time.Second, func() error {
-			out, err := exec.Command("vtysh", "-N", r.frr.instance, "-c", "show bgp ipv4 unicast 10.64.1.0/26").CombinedOutput()
+			out, err := exec.Command("vtysh", "-N", r.frr.Instance, "-c", "show bgp ipv4 unicast 10.64.1.0/26").CombinedOutput()
 			if err != nil {
 				return fmt.Errorf("vtysh: %w: %s", err, out)
 			}

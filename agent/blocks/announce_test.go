@@ -25,7 +25,7 @@ func TestAnnouncementsAreTagged(t *testing.T) {
 	tags[0] = 65001<<16 | 100
 	large := []bgp.LargeCommunity{{Global: 65001, Local1: 1, Local2: 2}}
 	speaker := &listener{}
-	k := &Keeper{opts: Options{Communities: tags, LargeCommunities: large}, log: slog.New(slog.DiscardHandler), speaker: speaker}
+	k := &Keeper{opts: Options{Settings: Settings{Communities: tags, LargeCommunities: large}}, log: slog.New(slog.DiscardHandler), speaker: speaker}
 	set := prefixes("10.64.0.0/26", "10.64.0.64/26", "fd00:64::/64")
 	if why := k.announce(t.Context(), set, set[1:2]); why != nil {
 		t.Fatal(why)

@@ -54,8 +54,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 		}
 	}
 	opts := Options{
-		HostAddress: w.chance(40), Budget: Budget{1 + w.rng.IntN(4), 1 + w.rng.IntN(4)}, Settle: chaosSettle,
-		ShrinkAfter: time.Duration(1+w.rng.IntN(5)) * time.Second,
+		HostAddress: w.chance(40), Settings: Settings{
+			Budget: Budget{1 + w.rng.IntN(4), 1 + w.rng.IntN(4)}, Settle: chaosSettle, ShrinkAfter: time.Duration(1+w.rng.IntN(5)) * time.Second,
+		},
 	}
 	if w.chance(25) {
 		opts.MaxBlocks = 1 + w.rng.IntN(4)

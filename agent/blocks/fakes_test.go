@@ -300,7 +300,7 @@ func newRig(t *testing.T) *rig {
 		next: map[section][]string{{"default", false}: {"10.64.0.0/28", "10.64.0.16/28", "10.64.0.32/28", "10.80.0.0/28"}},
 	}
 	r.opts = Options{
-		Source: r.grower, Record: filepath.Join(r.dir, "blocks.json"), Budget: Budget{4, 4}, Settle: 500 * time.Millisecond,
+		Source: r.grower, Record: filepath.Join(r.dir, "blocks.json"), Settings: Settings{Budget: Budget{4, 4}, Settle: 500 * time.Millisecond},
 		Gate: func() error { r.mu.Lock(); defer r.mu.Unlock(); return r.gate },
 		Occupant: func(context.Context, netip.Prefix) (string, error) {
 			r.mu.Lock()

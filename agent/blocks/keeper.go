@@ -46,26 +46,17 @@ type Budget struct{ IPv4, IPv6 int }
 
 // Options of a Keeper.
 type Options struct {
-	Source      ipam.Source  // where it is an ipam.Grower, blocks come and go with need
-	Configured  []ipam.Block // claimed from a Grower by name at the start
-	Record      string       // file that remembers the blocks, see ipam.LoadRecord
-	Reserved    []ipam.Range // never handed out; what lies outside the blocks does not matter
-	HostAddress bool         // the first address of the first block of each family is the host's own
-	Budget      Budget
-	MaxBlocks   int           // most base blocks of a pool and family; 0: no limit
-	ShrinkAfter time.Duration // a block that was not needed for so long is given back; 0: never
-	Settle      time.Duration // for which ToRs are given time to follow a change of announcements
+	Settings
+	Source      ipam.Source // where it is an ipam.Grower, blocks come and go with need
+	Record      string      // file that remembers the blocks, see ipam.LoadRecord
+	HostAddress bool        // the first address of the first block of each family is the host's own
 	// Gate says why the blocks must not be announced now, though their discard routes stand; nil while they may.
-	Gate   func() error
-	Health Health // how steady the gate's answers, and discard routes, must be
+	Gate func() error
 	// Occupant names something that has addresses of a block now, leased or not: it is asked before the block is withdrawn.
 	Occupant func(ctx context.Context, block netip.Prefix) (string, error)
 	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
 	Follow func(ctx context.Context, own []netip.Prefix, host []netip.Addr) error
-	// Communities and LargeCommunities are what every announcement carries.
-	Communities      []uint32
-	LargeCommunities []bgp.LargeCommunity
-	Log              *slog.Logger
+	Log    *slog.Logger
 }
 
 // Keeper is safe for concurrent use. Load comes first, then Run.
@@ -147,8 +138,12 @@ func (k *Keeper) Load(ctx context.Context) error {
 		k.refuse(opAsk, err)
 	}
 	k.stale = k.grower != nil // for what Load does not ask
+	var configured []ipam.Block
+	if k.grower != nil {
+		configured = k.opts.Configured
+	}
 	k.setBlocks(start{
-		record: record, have: have, heard: err == nil, configured: k.opts.Configured, source: k.opts.Source.Name(),
+		record: record, have: have, heard: err == nil, configured: configured, source: k.opts.Source.Name(),
 		grows: k.grower != nil, leasedIn: k.leases.LeasedIn,
 	}.blocks())
 	if k.retired = record.Retired && len(k.blocks) > 0; k.retired {

@@ -12,13 +12,13 @@ import (
 
 // Settings are those of the Options that can change while a Keeper runs.
 type Settings struct {
-	Blocks      []ipam.Block // all of a source that does not grow; else those claimed by name, as Options.Configured
-	Reserved    []ipam.Range
+	Configured  []ipam.Block // all there are of a source that does not grow; of one that does, those that are claimed by name
+	Reserved    []ipam.Range // never handed out; what lies outside the blocks does not matter
 	Budget      Budget
-	MaxBlocks   int
-	ShrinkAfter time.Duration
-	Settle      time.Duration
-	Health      Health
+	MaxBlocks   int           // most base blocks of a pool and family; 0: no limit
+	ShrinkAfter time.Duration // a block that was not needed for so long is given back; 0: never
+	Settle      time.Duration // for which ToRs are given time to follow a change of announcements
+	Health      Health        // how steady the gate's answers, and discard routes, must be
 	// Communities and LargeCommunities are what every announcement carries.
 	Communities      []uint32
 	LargeCommunities []bgp.LargeCommunity
@@ -40,30 +40,27 @@ func (k *Keeper) Reconfigure(ctx context.Context, s Settings) error {
 }
 
 func (k *Keeper) reconfigure(s Settings) {
-	k.opts.Reserved, k.opts.Budget, k.opts.MaxBlocks, k.opts.ShrinkAfter, k.opts.Settle = s.Reserved, s.Budget, s.MaxBlocks, s.ShrinkAfter, s.Settle
 	if !slices.Equal(k.opts.Communities, s.Communities) || !slices.Equal(k.opts.LargeCommunities, s.LargeCommunities) {
-		k.opts.Communities, k.opts.LargeCommunities = s.Communities, s.LargeCommunities
 		k.telling = false // what is announced is to be told anew
 	}
-	k.opts.Health = s.Health
+	k.opts.Settings = s
 	k.gateway.set(s.Health)
 	for _, steady := range k.discarded {
 		steady.set(s.Health)
 	}
 	if k.grower == nil {
-		given := slices.Clone(s.Blocks)
+		given := slices.Clone(s.Configured)
 		for i := range given {
 			given[i].Source = k.opts.Source.Name()
 		}
 		k.setBlocks(restate(k.blocks, given))
 		return
 	}
-	k.opts.Configured = s.Blocks
 	if k.retired {
 		return // nothing is claimed, by name neither
 	}
 	bs := slices.Clone(k.blocks)
-	for _, c := range s.Blocks {
+	for _, c := range s.Configured {
 		for _, rest := range subtract(c.Prefix, prefixesOf(bs)) {
 			c.Prefix = rest
 			bs = append(bs, owned{Block: named(c), stage: opening, unclaimed: true, missing: true})

@@ -12,9 +12,10 @@ import (
 
 // settings are those of the rig, with these blocks.
 func (r *rig) settings(prefixes ...string) Settings {
-	s := Settings{Budget: r.opts.Budget, Settle: r.opts.Settle, Health: r.opts.Health}
+	s := r.opts.Settings
+	s.Configured = nil
 	for _, p := range prefixes {
-		s.Blocks = append(s.Blocks, ipam.Block{Prefix: netip.MustParsePrefix(p)})
+		s.Configured = append(s.Configured, ipam.Block{Prefix: netip.MustParsePrefix(p)})
 	}
 	return s
 }
@@ -134,7 +135,7 @@ func TestPlan(t *testing.T) {
 		r.start()
 		r.attach(17)
 		r.cut()
-		cover, drained := r.Plan(r.settings("10.64.0.0/28", "10.64.0.16/28").Blocks)
+		cover, drained := r.Plan(r.settings("10.64.0.0/28", "10.64.0.16/28").Configured)
 		if got, want := fmt.Sprint(cover, drained), "[10.64.0.0/27 10.80.0.0/28] [10.80.0.0/28]"; got != want {
 			r.t.Errorf("got %s, want %s", got, want)
 		}

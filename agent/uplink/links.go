@@ -90,13 +90,18 @@ type linkChange struct {
 	up   bool
 }
 
-// Run tells of changes until ctx ends; links that are down at the start are told of too. It closes what NewLinks opened.
+// Close releases what NewLinks opened, after Run has returned, or instead of Run.
+func (l *Links) Close() error {
+	l.socket.Close()
+	return l.home.Close()
+}
+
+// Run tells of changes until ctx ends; links that are down at the start are told of too.
 func (l *Links) Run(ctx context.Context) error {
 	changes, again, failed := make(chan linkChange), make(chan struct{}, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	var reader sync.WaitGroup
 	reader.Go(func() { failed <- l.read(ctx, changes, again) })
-	defer l.home.Close()
 	defer reader.Wait()
 	defer l.socket.Close()
 	defer cancel()

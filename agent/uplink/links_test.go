@@ -2,6 +2,7 @@ package uplink_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -82,7 +83,7 @@ func TestLinks(t *testing.T) {
 	set("down2", netlink.LinkDel)
 	want("down fe80::a%up2 up2")
 	cancel()
-	if err := <-done; err != nil {
+	if err := errors.Join(<-done, links.Close()); err != nil {
 		t.Error(err)
 	}
 	select {

@@ -1,7 +1,6 @@
 package bfd_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -74,42 +73,7 @@ func runClient(socket string) int {
 	return 0
 }
 
-// eventually polls until check returns nil.
-func eventually(t testing.TB, within time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline.C:
-			t.Fatalf("after %s: %v", within, err)
-		case <-tick.C:
-		}
-	}
-}
-
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
+var eventually = nstest.Eventually
 
 // rig is a host with a BFD process, cabled to an FRR and to a BIRD.
 type rig struct {
@@ -119,7 +83,7 @@ type rig struct {
 	socket              string
 	cmd                 *exec.Cmd
 	ended               chan struct{}
-	log                 *output
+	log                 *nstest.Output
 	client              *bfd.Client
 	stopClient          func()
 	frr                 frr
@@ -199,7 +163,7 @@ func (r *rig) setVersion(t testing.TB, version string) {
 
 func (r *rig) start(t testing.TB) {
 	t.Helper()
-	r.log, r.ended = &output{}, make(chan struct{})
+	r.log, r.ended = &nstest.Output{}, make(chan struct{})
 	r.cmd = exec.Command(r.binary)
 	r.cmd.Env = append(os.Environ(), serverEnv+"="+r.socket, versionEnv+"="+filepath.Join(r.dir, "version"))
 	r.cmd.Stderr = r.log

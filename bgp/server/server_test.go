@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +23,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/bgp/internal/meta"
 	"github.com/hostfabric/hostfabric/bgp/server"
+	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 )
 
 // The test binary is a speaker process when these are set.
@@ -51,26 +50,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 type proc struct {
 	cmd    *exec.Cmd
-	log    *output
+	log    *nstest.Output
 	done   chan struct{}
 	socket string
 }
@@ -83,7 +65,7 @@ func start(t *testing.T, socket, user string, inspect []string, wrapper ...strin
 		t.Fatal(err)
 	}
 	args := append(wrapper, exe, "-marker", "argument")
-	p := &proc{cmd: exec.Command(args[0], args[1:]...), log: &output{}, done: make(chan struct{}), socket: socket}
+	p := &proc{cmd: exec.Command(args[0], args[1:]...), log: &nstest.Output{}, done: make(chan struct{}), socket: socket}
 	p.cmd.Env = append(os.Environ(), socketEnv+"="+socket, inspectEnv+"="+strings.Join(inspect, " "), userEnv+"="+user)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
@@ -108,24 +90,7 @@ func (p *proc) end(sig syscall.Signal) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-func eventually(t *testing.T, within time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline.C:
-			t.Fatalf("after %s: %v", within, err)
-		case <-tick.C:
-		}
-	}
-}
+var eventually = nstest.Eventually
 
 func dial(t *testing.T, target string) (*grpc.ClientConn, api.GobgpApiClient) {
 	t.Helper()

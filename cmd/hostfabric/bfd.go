@@ -1,15 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
-	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
@@ -43,30 +40,6 @@ the end is planned.`,
 		},
 	}
 	o.AddFlags(cmd)
-	cmd.AddCommand(newBFDStopCommand())
-	return cmd
-}
-
-// newBFDStopCommand ends a BFD process that an agent started, where no systemd unit does.
-func newBFDStopCommand() *cobra.Command {
-	var socket string
-	cmd := &cobra.Command{
-		Use:   "stop",
-		Short: "End the BFD process of an agent that has been stopped",
-		Long:  `End BFD. Its peers are told AdminDown. An agent that still runs starts another process.`,
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			pid, err := supervisor.ListenerPID(socket)
-			if err != nil {
-				return fmt.Errorf("no bfd process answers on %s: %w", socket, err)
-			}
-			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-				return fmt.Errorf("end bfd process %d: %w", pid, err)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "bfd process %d told to end\n", pid)
-			return err
-		},
-	}
-	cmd.Flags().StringVar(&socket, "socket", defaultBFDSocket, "private unix socket of the bfd process")
+	cmd.AddCommand(newStopCommand("bfd", defaultBFDSocket, `End BFD. Its peers are told AdminDown. An agent that still runs starts another process.`))
 	return cmd
 }

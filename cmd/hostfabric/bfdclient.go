@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -83,7 +80,7 @@ func (f *bfdFeed) run(ctx context.Context, cfg *config.Config, external bool, lo
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	if !external {
-		argv, err := bfdArgv(cfg)
+		argv, err := companionArgv(cfg, "bfd", cfg.BFDSocket())
 		if err != nil {
 			return err
 		}
@@ -94,14 +91,6 @@ func (f *bfdFeed) run(ctx context.Context, cfg *config.Config, external bool, lo
 	}
 	beside.Go(func() { f.replaceOld(ctx, log) })
 	return f.client.Run(ctx)
-}
-
-func bfdArgv(cfg *config.Config) ([]string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find our own binary to start BFD with: %w", err)
-	}
-	return []string{filepath.Clean(exe), "bfd", "--socket", cfg.BFDSocket(), "--log-level", cfg.Log.Level.String()}, nil
 }
 
 // replaceOld has a BFD process of another version go on as ours, with its sessions: it stays the same process, whoever started it.

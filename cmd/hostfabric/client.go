@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -47,13 +44,9 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func call[Resp proto.Message](cmd *cobra.Command, o *clientOptions, ask func(context.Context, apiv1.HostfabricClient) (Resp, error), table func(Resp, *printer)) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
 	defer cancel()
-	socket, err := filepath.Abs(o.socket)
+	conn, err := dialAgent(o.socket)
 	if err != nil {
-		return fmt.Errorf("agent socket %s: %w", o.socket, err)
-	}
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return fmt.Errorf("agent socket %s: %w", o.socket, err)
+		return err
 	}
 	defer conn.Close()
 	resp, err := ask(ctx, apiv1.NewHostfabricClient(conn))

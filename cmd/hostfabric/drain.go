@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
@@ -89,13 +86,9 @@ type progressStream interface {
 func (o *streamOptions) follow(cmd *cobra.Command, within time.Duration, ask func(context.Context, apiv1.HostfabricClient) (progressStream, error), end func(*apiv1.DrainProgress) string) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), within)
 	defer cancel()
-	socket, err := filepath.Abs(o.socket)
+	conn, err := dialAgent(o.socket)
 	if err != nil {
-		return fmt.Errorf("agent socket %s: %w", o.socket, err)
-	}
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return fmt.Errorf("agent socket %s: %w", o.socket, err)
+		return err
 	}
 	defer conn.Close()
 	stream, err := ask(ctx, apiv1.NewHostfabricClient(conn))

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/agent"
-	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -161,11 +160,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.learner.SetMetric(cfg.Routes.Metric)
 	// Blocks first: a peer that comes with them is to hear of all at once.
 	return errors.Join(
-		r.blocks.Reconfigure(ctx, blocks.Settings{
-			Blocks: configuredBlocks(cfg), Reserved: cfg.Reserved, Budget: blocks.Budget(cfg.Budget),
-			MaxBlocks: cfg.IPAM.MaxBlocks, ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle, Health: blocks.Health(cfg.Health),
-			Communities: cfg.Announce.Communities, LargeCommunities: largeCommunities(cfg),
-		}),
+		r.blocks.Reconfigure(ctx, blockSettings(cfg)),
 		r.feed.setConfig(ctx, cfg, r.routerID(cfg)),
 	)
 }

@@ -180,6 +180,9 @@ func (r *rooms) close() {
 	if r.routers != nil {
 		errs = append(errs, r.routers.Close())
 	}
+	if r.links != nil {
+		errs = append(errs, r.links.Close())
+	}
 	if r.wirer != nil {
 		errs = append(errs, r.wirer.Close())
 	}
@@ -247,23 +250,28 @@ func largeCommunities(cfg *config.Config) []bgp.LargeCommunity {
 	return list
 }
 
+// blockSettings are what of the configuration a reload changes for the blocks.
+func blockSettings(cfg *config.Config) blocks.Settings {
+	return blocks.Settings{
+		Configured: configuredBlocks(cfg), Reserved: cfg.Reserved, Budget: blocks.Budget(cfg.Budget),
+		MaxBlocks: cfg.IPAM.MaxBlocks, ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle, Health: blocks.Health(cfg.Health),
+		Communities: cfg.Announce.Communities, LargeCommunities: largeCommunities(cfg),
+	}
+}
+
 func (r *rooms) blockOptions() blocks.Options {
-	cfg := r.cfg
 	return blocks.Options{
-		Source: r.source.Source, Configured: r.source.configured, Record: cfg.BlockRecord(), Reserved: cfg.Reserved, HostAddress: cfg.HostAddress,
-		Budget: blocks.Budget(cfg.Budget), MaxBlocks: cfg.IPAM.MaxBlocks, ShrinkAfter: cfg.IPAM.ShrinkAfter, Settle: cfg.IPAM.Settle,
+		Settings: blockSettings(r.cfg), Source: r.source.Source, Record: r.cfg.BlockRecord(), HostAddress: r.cfg.HostAddress,
 		Gate: func() error {
 			if err := sysctl.CheckForwarding(r.running.Load().Families()); err != nil {
 				return err
 			}
 			return agent.CheckRoutes(r.table)
 		},
-		Health: blocks.Health(cfg.Health),
 		Occupant: func(ctx context.Context, block netip.Prefix) (string, error) {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
 		},
-		Communities: cfg.Announce.Communities, LargeCommunities: largeCommunities(cfg),
 		Follow: r.follow, Log: r.log.With("room", "blocks"),
 	}
 }

@@ -21,15 +21,13 @@ import (
 // blockSource is where this host's blocks come from.
 type blockSource struct {
 	ipam.Source
-	configured []ipam.Block  // to be claimed by name
-	registry   ipam.Registry // nil where nothing is claimed
-	close      func() error
+	registry ipam.Registry // nil where nothing is claimed
+	close    func() error
 }
 
 func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) {
-	configured := configuredBlocks(cfg)
 	if cfg.Source != config.SourceEtcd {
-		return &blockSource{Source: static.New(configured), close: func() error { return nil }}, nil
+		return &blockSource{Source: static.New(configuredBlocks(cfg)), close: func() error { return nil }}, nil
 	}
 	id, err := hostID(cfg, machineID(), log)
 	if err != nil {
@@ -43,7 +41,7 @@ func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &blockSource{Source: source, configured: configured, registry: source, close: source.Close}, nil
+	return &blockSource{Source: source, registry: source, close: source.Close}, nil
 }
 
 func configuredBlocks(cfg *config.Config) []ipam.Block {

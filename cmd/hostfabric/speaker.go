@@ -1,16 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/hostfabric/hostfabric/agent/config"
-	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/bgp/server"
 )
 
@@ -51,32 +48,8 @@ peers keep this host's routes under graceful restart. The --inspect listeners se
 		},
 	}
 	o.AddFlags(cmd)
-	cmd.AddCommand(newSpeakerStopCommand())
-	return cmd
-}
-
-// newSpeakerStopCommand ends a speaker that an agent started, where no systemd unit does.
-func newSpeakerStopCommand() *cobra.Command {
-	var socket string
-	cmd := &cobra.Command{
-		Use:   "stop",
-		Short: "End the speaker of an agent that has been stopped",
-		Long: `End the speaker. Its peers keep this host's routes for the graceful restart time, 120 s unless configured. An agent that
-still runs starts another speaker.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			pid, err := supervisor.ListenerPID(socket)
-			if err != nil {
-				return fmt.Errorf("no speaker answers on %s: %w", socket, err)
-			}
-			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-				return fmt.Errorf("end speaker process %d: %w", pid, err)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "speaker process %d told to end\n", pid)
-			return err
-		},
-	}
-	cmd.Flags().StringVar(&socket, "socket", defaultSpeakerSocket, "private unix socket of the speaker")
+	cmd.AddCommand(newStopCommand("speaker", defaultSpeakerSocket, `End the speaker. Its peers keep this host's routes for the graceful restart time, 120 s unless configured. An agent that
+still runs starts another speaker.`))
 	return cmd
 }
 

@@ -246,16 +246,11 @@ func routerID(cfg *config.Config) (netip.Addr, error) {
 }
 
 func speakerArgv(cfg *config.Config) ([]string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find our own binary to start the speaker with: %w", err)
-	}
-	argv := []string{filepath.Clean(exe), "speaker", "--socket", cfg.SpeakerSocket(), "--log-level", cfg.Log.Level.String()}
 	inspect := "" // no listener
 	if l := cfg.BGP.Inspect; !l.IsZero() {
 		inspect = l.String()
 	}
-	return append(argv, "--inspect", inspect), nil
+	return companionArgv(cfg, "speaker", cfg.SpeakerSocket(), "--inspect", inspect)
 }
 
 // replaceOldSpeaker ends a speaker of another version once it is connected: the supervisor starts ours, and graceful

@@ -160,7 +160,7 @@ func (f *feed) receive(ctx context.Context, start func(context.Context) error) (
 		}
 		r.mb, r.cpu = r.mb+peak, r.cpu+cpu
 	}
-	return r, f.verify()
+	return r, f.verify(ctx)
 }
 
 // cpuTime is what a process has used so far: the first field of proc_pid_schedstat of each of its threads.
@@ -298,12 +298,12 @@ func countRoutes() (int, error) {
 }
 
 // verify checks that the receiver's kernel has every prefix, by a full listing.
-func (f *feed) verify() error {
+func (f *feed) verify(ctx context.Context) error {
 	driver, err := tor.New(tor.BIRD, tor.Options{})
 	if err != nil {
 		return err
 	}
-	have, err := driver.Attach(tor.Node{Name: "receiver", NS: f.receiver}).KernelPrefixes(context.Background(), netip.MustParsePrefix(feedSpace))
+	have, err := driver.Attach(tor.Node{Name: "receiver", NS: f.receiver}).KernelPrefixes(ctx, netip.MustParsePrefix(feedSpace))
 	if err == nil && len(have) != len(f.prefixes) {
 		err = fmt.Errorf("the receiver's kernel has %d of %d prefixes", len(have), len(f.prefixes))
 	}

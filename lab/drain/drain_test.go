@@ -16,6 +16,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/lab/binaries/binariestest"
 	"github.com/hostfabric/hostfabric/lab/fabric"
+	"github.com/hostfabric/hostfabric/lab/fabric/fabrictest"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 	"github.com/hostfabric/hostfabric/lab/probe"
 	"github.com/hostfabric/hostfabric/lab/tor"
@@ -40,26 +41,14 @@ type rig struct {
 
 func newRig(t *testing.T, kind tor.Kind, racks int) *rig {
 	t.Helper()
-	nstest.RequireRoot(t)
 	shape := fabric.Shape{
 		Name: "drn" + string(kind), Dir: filepath.Join(fabric.DefaultDir, "d"), // short: unix sockets live below it
 		Racks: racks, Hosts: 2, Containers: 2, Tor: kind,
 	}
-	lab, err := fabric.Up(t.Context(), fabric.Options{Shape: shape, Agent: programs.agent, Binary: programs.lab}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := fabric.Down(context.Background(), lab.Plan.Shape); err != nil {
-			t.Error(err)
-		}
-	})
+	lab, hosts := fabrictest.Up(t, shape, programs.agent, programs.lab)
 	all := lab.Plan.AllHosts()
-	r := &rig{lab: lab, host: all[0]}
-	if r.hosts, err = workload.Dial(lab); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.hosts.Close() })
+	r := &rig{lab: lab, hosts: hosts, host: all[0]}
+	var err error
 	if r.client, err = r.hosts.Client(r.host.Name); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/lab/fabric"
+	"github.com/hostfabric/hostfabric/lab/fabric/fabrictest"
 	"github.com/hostfabric/hostfabric/lab/hostile"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 	"github.com/hostfabric/hostfabric/lab/probe"
@@ -37,25 +38,11 @@ type siege struct {
 
 func newSiege(t *testing.T, kind tor.Kind, bad int) *siege {
 	t.Helper()
-	nstest.RequireRoot(t)
-	lab, err := fabric.Up(t.Context(), fabric.Options{
-		Shape: fabric.Shape{Name: "hos" + string(kind), Dir: filepath.Join(fabric.DefaultDir, "h"), Racks: 1, Hosts: 2, Containers: 2, Tor: kind},
-		Agent: programs.agent, Binary: programs.lab,
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := fabric.Down(context.Background(), lab.Plan.Shape); err != nil {
-			t.Error(err)
-		}
-	})
+	shape := fabric.Shape{Name: "hos" + string(kind), Dir: filepath.Join(fabric.DefaultDir, "h"), Racks: 1, Hosts: 2, Containers: 2, Tor: kind}
+	lab, hosts := fabrictest.Up(t, shape, programs.agent, programs.lab)
 	victim := lab.Plan.AllHosts()[0]
-	s := &siege{lab: lab, victim: victim, good: lab.Plan.Racks[0].ToRs[1-bad], link: victim.Links[bad]}
-	if s.hosts, err = workload.Dial(lab); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.hosts.Close() })
+	s := &siege{lab: lab, hosts: hosts, victim: victim, good: lab.Plan.Racks[0].ToRs[1-bad], link: victim.Links[bad]}
+	var err error
 	if s.client, err = s.hosts.Client(victim.Name); err != nil {
 		t.Fatal(err)
 	}

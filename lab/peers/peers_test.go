@@ -14,7 +14,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/lab/binaries/binariestest"
 	"github.com/hostfabric/hostfabric/lab/fabric"
-	"github.com/hostfabric/hostfabric/lab/netns/nstest"
+	"github.com/hostfabric/hostfabric/lab/fabric/fabrictest"
 	"github.com/hostfabric/hostfabric/lab/probe"
 	"github.com/hostfabric/hostfabric/lab/tor"
 	"github.com/hostfabric/hostfabric/lab/workload"
@@ -36,25 +36,12 @@ type rig struct {
 
 func newRig(t *testing.T, kind tor.Kind) *rig {
 	t.Helper()
-	nstest.RequireRoot(t)
 	shape := fabric.Shape{
 		Name: "unn" + string(kind), Dir: filepath.Join(fabric.DefaultDir, "p"), // short: unix sockets live below it
 		Racks: 1, Hosts: 2, Containers: 1, Tor: kind, IPv6: true, Unnumbered: true,
 	}
-	lab, err := fabric.Up(t.Context(), fabric.Options{Shape: shape, Agent: programs.agent, Binary: programs.lab}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := fabric.Down(context.Background(), lab.Plan.Shape); err != nil {
-			t.Error(err)
-		}
-	})
-	r := &rig{lab: lab, victim: lab.Plan.AllHosts()[0]}
-	if r.hosts, err = workload.Dial(lab); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.hosts.Close() })
+	lab, hosts := fabrictest.Up(t, shape, programs.agent, programs.lab)
+	r := &rig{lab: lab, hosts: hosts, victim: lab.Plan.AllHosts()[0]}
 	return r
 }
 

@@ -1,16 +1,14 @@
 package peers_test
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hostfabric/hostfabric/lab/fabric"
-	"github.com/hostfabric/hostfabric/lab/netns/nstest"
+	"github.com/hostfabric/hostfabric/lab/fabric/fabrictest"
 	"github.com/hostfabric/hostfabric/lab/tor"
-	"github.com/hostfabric/hostfabric/lab/workload"
 )
 
 // TestAgentRestartsBesideUnnumberedPeers: an agent that starts does not know the routers yet. Until it does, their sessions, of BGP
@@ -22,25 +20,12 @@ func TestAgentRestartsBesideUnnumberedPeers(t *testing.T) {
 }
 
 func agentRestarts(t *testing.T, bfd bool) {
-	nstest.RequireRoot(t)
 	shape := fabric.Shape{
 		Name: "r2unn", Dir: filepath.Join(fabric.DefaultDir, "r2p"), // short: unix sockets live below it
 		Racks: 1, Hosts: 1, Containers: 1, Tor: tor.FRR, IPv6: true, Unnumbered: true, BFD: bfd,
 	}
-	lab, err := fabric.Up(t.Context(), fabric.Options{Shape: shape, Agent: programs.agent, Binary: programs.lab}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := fabric.Down(context.Background(), lab.Plan.Shape); err != nil {
-			t.Error(err)
-		}
-	})
-	r := &rig{lab: lab, victim: lab.Plan.AllHosts()[0]}
-	if r.hosts, err = workload.Dial(lab); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.hosts.Close() })
+	lab, hosts := fabrictest.Up(t, shape, programs.agent, programs.lab)
+	r := &rig{lab: lab, hosts: hosts, victim: lab.Plan.AllHosts()[0]}
 	within(t, 20*time.Second, "sessions up, and BFD", func() bool {
 		for _, p := range r.peers(t) {
 			if p.GetUptime().AsDuration() < 3*time.Second || bfd && !strings.EqualFold(p.GetBfd().GetState(), "up") {

@@ -1,4 +1,4 @@
-// Package nstest gives kernel tests throwaway network namespaces named after the test.
+// Package nstest gives kernel tests throwaway network namespaces named after the test, and patience with what goes on in them.
 package nstest
 
 import (
