@@ -16,9 +16,11 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 	tick := time.NewTicker(a.opts.Reconcile)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		if err := a.reconcile(ctx); err != nil && ctx.Err() == nil {
 			a.log.Error("leases could not be compared with links", "err", err)
 		}
+		a.counters.reconcile.Store(int64(time.Since(began)))
 		select {
 		case <-ctx.Done():
 			return nil

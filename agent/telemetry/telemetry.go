@@ -100,6 +100,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	endpointsDesc   = desc("endpoints", "Attached container interfaces.")
 	operationsDesc  = desc("operations_total", "Attaches and detaches by result.", "verb", "result")
+	reconcileDesc   = desc("reconcile_seconds", "That the last comparison of all leases with the links took; 0 before the first.")
 	leasedDesc      = desc("block_addresses_leased", "Addresses of the block in use.", "block")
 	quarantinedDesc = desc("block_addresses_quarantined", "Released addresses of the block that wait for reuse.", "block")
 	freeDesc        = desc("block_addresses_free", "Addresses of the block that can be leased.", "block")
@@ -119,7 +120,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
+	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, reconcileDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
 		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, crashesDesc, announcingDesc, drainedDesc, problemsDesc} {
 		ch <- d
 	}
@@ -154,6 +155,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(operationsDesc, n.AttachFailed, "attach", "error")
 	counter(operationsDesc, n.Detached, "detach", "ok")
 	counter(operationsDesc, n.DetachFailed, "detach", "error")
+	gauge(reconcileDesc, n.Reconcile.Seconds())
 	for _, b := range c.src.Blocks(ctx) {
 		free, _ := b.Free.Float64()
 		gauge(leasedDesc, float64(b.Leased), b.Block.Prefix.String())

@@ -47,7 +47,7 @@ func (source) Blocks(context.Context) []agent.Block {
 }
 
 func (source) Counters() agent.Counters {
-	return agent.Counters{Attached: 5, AttachFailed: 1, Detached: 2}
+	return agent.Counters{Attached: 5, AttachFailed: 1, Detached: 2, Reconcile: 250 * time.Millisecond}
 }
 
 func get(t *testing.T, client *http.Client, url string) (int, string) {
@@ -76,6 +76,7 @@ func TestMetrics(t *testing.T) {
 		`hostfabric_endpoints 3`,
 		`hostfabric_operations_total{result="ok",verb="attach"} 5`,
 		`hostfabric_operations_total{result="error",verb="attach"} 1`,
+		`hostfabric_reconcile_seconds 0.25`,
 		`hostfabric_block_addresses_leased{block="10.64.0.0/26"} 3`,
 		`hostfabric_block_addresses_free{block="10.64.0.0/26"} 58`,
 		`hostfabric_peer_established{asn="64513",peer="172.31.0.0"} 1`,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +55,11 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Hosts, "hosts", 40, "hosts of tor.table")
 	fs.IntVar(&o.Containers, "containers", 200, "containers on each of them")
 	fs.IntVar(&o.Cycles, "cycles", 100_000, "attach/detach cycles of tor.churn")
-	fs.IntVar(&o.Iterations, "iterations", 200, "CNI ADDs of attach.cni.*")
+	fs.IntVar(&o.Iterations, "iterations", 200, "attaches of attach.*, each side")
+	fs.IntVar(&o.Endpoints, "endpoints", 5000, "endpoints of attach.cni.loaded and memory.5000")
+	fs.IntVar(&o.Detaches, "detaches", 1000, "endpoints of detach.1000")
+	fs.DurationVar(&o.Churn, "churn", time.Minute, "how long a rate of churn.sustained has to last")
+	fs.IntVar(&o.Namespaces, "namespaces", 4000, "namespaces of churn.sustained, two for each container a second")
 	fs.IntVar(&o.Rounds, "rounds", 9, "rounds of ipam.durable, of some 4 s each")
 	fs.IntVar(&o.Prefixes, "prefixes", 100_000, "prefixes of fib.100k and failover.100k")
 	fs.BoolVar(&o.BFD, "bfd", true, "failover.* and restart.* with BFD, 3 x 100 ms")

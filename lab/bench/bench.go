@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/hostfabric/hostfabric/lab/fabric"
 )
@@ -38,15 +39,19 @@ func (r Result) against(name string, value float64) Result {
 
 // Options are what every benchmark gets.
 type Options struct {
-	Agent, Shim, Lab string // binaries: hostfabric, hostfabric-cni, hostfabric-lab
-	Plugins          string // directory with the CNI plugins to compare with: ptp, host-local
-	Hosts            int    // of tor.table
-	Containers       int    // on each of them
-	Cycles           int    // of tor.churn
-	Iterations       int    // of attach.*
-	Rounds           int    // of ipam.durable
-	Prefixes         int    // of fib.100k and failover.100k
-	BFD              bool   // of failover.* and restart.*: hosts and ToRs watch one another
+	Agent, Shim, Lab string        // binaries: hostfabric, hostfabric-cni, hostfabric-lab
+	Plugins          string        // directory with the CNI plugins to compare with: ptp, host-local
+	Hosts            int           // of tor.table
+	Containers       int           // on each of them
+	Cycles           int           // of tor.churn
+	Iterations       int           // of attach.*
+	Endpoints        int           // of attach.cni.loaded and memory.5000
+	Detaches         int           // of detach.1000
+	Churn            time.Duration // that a rate of churn.sustained has to last
+	Namespaces       int           // of churn.sustained: it takes two for each container a second
+	Rounds           int           // of ipam.durable
+	Prefixes         int           // of fib.100k and failover.100k
+	BFD              bool          // of failover.* and restart.*: hosts and ToRs watch one another
 	Progress         func(fabric.Progress)
 }
 
@@ -74,9 +79,13 @@ var All = []Benchmark{
 	{"attach.cni.serial", attachCNISerial},
 	{"attach.cni.floor", attachCNIFloor},
 	{"attach.cni.parallel16", attachCNIParallel16},
+	{"attach.cni.loaded", attachCNILoaded},
 	{"attach.api", attachAPI},
+	{"detach.1000", detach1000},
+	{"churn.sustained", churnSustained},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
+	{"memory.5000", memory5000},
 	{"fib.100k", fib100k},
 	{"failover.10", failover10},
 	{"failover.100k", failover100k},

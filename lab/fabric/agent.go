@@ -50,6 +50,7 @@ fabric:
 {{- if .Plan.BFD}}
 bfd: {enabled: true, interval: 100ms, multiplier: 3}
 {{- end}}
+metrics: {listen: "unix://{{.Dir}}/run/metrics.sock"}
 state_dir: {{.Dir}}/state
 run_dir: {{.Dir}}/run
 `))
