@@ -34,7 +34,7 @@ func detach1000(ctx context.Context, o Options) ([]Result, error) {
 		}
 		began := time.Now()
 		each, answered, failed := atOnce(ctx, parallelCallers, ours, api.detach)
-		if err := await(ctx, "the links are gone", a.noLinks); err != nil {
+		if err := await(ctx, "the links are gone", soon, a.noLinks); err != nil {
 			return err
 		}
 		all := time.Since(began)

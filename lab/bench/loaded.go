@@ -160,7 +160,8 @@ func (a *arena) restart(ctx context.Context, c fabric.Container) (restarted, err
 	if _, err := api.detach(ctx, c); err != nil {
 		return r, err
 	}
-	err = await(ctx, "the agent has compared leases with links", func() (ok bool, err error) {
+	const often = 200 * time.Millisecond // to be asked costs an agent with many endpoints more than to compare them
+	err = await(ctx, "the agent has compared leases with links", often, func() (ok bool, err error) {
 		r.reconcile, err = a.reconcileTime(ctx)
 		return r.reconcile > 0, err
 	})
@@ -179,7 +180,7 @@ func (a *arena) killAgent(ctx context.Context) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("kill the agent of %s: %w", a.host.Name, err)
 	}
-	return await(ctx, "the agent has ended", func() (bool, error) {
+	return await(ctx, "the agent has ended", soon, func() (bool, error) {
 		_, err := a.lab.AgentPID(a.host.Name)
 		return err != nil, nil
 	})
@@ -188,7 +189,7 @@ func (a *arena) killAgent(ctx context.Context) error {
 // dialAgain connects anew once the agent listens: the old connection waits for longer and longer between its tries.
 func (a *arena) dialAgain(ctx context.Context) (*workload.Hosts, error) {
 	socket := a.lab.Plan.SocketPath(a.host.Name, "hostfabric.sock")
-	err := await(ctx, "the agent listens", func() (bool, error) {
+	err := await(ctx, "the agent listens", soon, func() (bool, error) {
 		c, err := net.Dial("unix", socket)
 		if err != nil {
 			return false, nil
@@ -231,14 +232,18 @@ func (a *arena) reconcileTime(ctx context.Context) (time.Duration, error) {
 	return 0, errors.Join(fmt.Errorf("metrics of %s: no %s", a.host.Name, metric), lines.Err())
 }
 
-// patience is how long anything may take that a benchmark waits for.
-const patience = 30 * time.Second
+const (
+	// patience is how long anything may take that a benchmark waits for.
+	patience = 30 * time.Second
+	// soon is how often to look for what is timed.
+	soon = time.Millisecond
+)
 
 // await polls for a condition.
-func await(ctx context.Context, what string, ok func() (bool, error)) error {
+func await(ctx context.Context, what string, every time.Duration, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		done, err := ok()
