@@ -74,6 +74,7 @@ type Options struct {
 	Links     func() []string
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
+	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
 	Log       *slog.Logger
 
 	DrainFile string      // remembers that the host is drained
@@ -126,6 +127,9 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 	}
 	if opts.Reconcile == 0 {
 		opts.Reconcile = 30 * time.Second
+	}
+	if opts.Notes == nil {
+		opts.Notes = noNotes{}
 	}
 	keeper.Hold(opts.Drain.Stage == Drained)
 	return &Agent{

@@ -56,6 +56,7 @@ func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 		return true, fmt.Errorf("detach %s: %w", key, err)
 	}
 	a.forget(key)
+	a.dropNote(ep)
 	a.releaseWhenGone(key, ep.Netns, gone)
 	a.log.Info("detached", "container", key.ContainerID, "interface", key.Interface, "addresses", spec.Addrs)
 	return true, nil

@@ -57,6 +57,7 @@ func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.Att
 	ep, err := s.agent.Attach(ctx, agent.AttachRequest{
 		Key: agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()}, Owner: agent.OwnerAPI,
 		Netns: r.GetNetns(), Pool: r.GetPool(), Addresses: addrs, MTU: int(r.GetMtu()),
+		Family: ipam.Family(r.GetFamily()), Description: agent.Description{Name: r.GetName(), Labels: r.GetLabels()},
 	})
 	if err != nil {
 		return nil, rpcError(err)
@@ -99,6 +100,17 @@ func (s *Server) Collect(ctx context.Context, r *apiv1.CollectRequest) (*apiv1.C
 	resp := &apiv1.CollectResponse{}
 	for _, k := range detached {
 		resp.Detached = append(resp.Detached, &apiv1.Attachment{ContainerId: k.ContainerID, Interface: k.Interface})
+	}
+	return resp, nil
+}
+
+// ListEndpoints implements hostfabric.v1.
+func (s *Server) ListEndpoints(_ context.Context, r *apiv1.ListEndpointsRequest) (*apiv1.ListEndpointsResponse, error) {
+	resp := &apiv1.ListEndpointsResponse{}
+	for _, ep := range s.agent.Endpoints() {
+		if endpointWanted(r, ep) {
+			resp.Endpoints = append(resp.Endpoints, endpoint(ep))
+		}
 	}
 	return resp, nil
 }

@@ -62,6 +62,10 @@ func (f *fakeAgent) Detach(ctx context.Context, r *apiv1.DetachRequest) (*apiv1.
 	return reply[*apiv1.DetachResponse](ctx, f, r)
 }
 
+func (f *fakeAgent) ListEndpoints(ctx context.Context, r *apiv1.ListEndpointsRequest) (*apiv1.ListEndpointsResponse, error) {
+	return reply[*apiv1.ListEndpointsResponse](ctx, f, r)
+}
+
 func (f *fakeAgent) GetStatus(ctx context.Context, r *apiv1.GetStatusRequest) (*apiv1.GetStatusResponse, error) {
 	return reply[*apiv1.GetStatusResponse](ctx, f, r)
 }

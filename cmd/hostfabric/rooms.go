@@ -20,6 +20,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
+	"github.com/hostfabric/hostfabric/agent/notes"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
@@ -56,6 +57,7 @@ type rooms struct {
 	feed    *speakerFeed
 	drain   agent.DrainRecord
 	blocks  *blocks.Keeper
+	notes   *notes.Store[agent.Description]
 	agent   *agent.Agent
 }
 
@@ -124,6 +126,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
+	if r.notes, err = notes.Open[agent.Description](filepath.Join(cfg.RunDir, "endpoints"), log.With("room", "notes")); err != nil {
+		return nil, err
+	}
 	r.agent = agent.New(r.agentOptions(), r.leases, r.blocks, r.wirer, r.table, r.speaker)
 	return r, nil
 }
@@ -307,7 +312,7 @@ func (r *rooms) agentOptions() agent.Options {
 			}
 			return r.uplinks.MTU()
 		},
-		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
+		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.notes, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.routers.Problems,
 	}
