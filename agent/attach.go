@@ -44,7 +44,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 		if err != nil || done.HostInterface != "" {
 			return done, err
 		}
-		if req.Description.empty() {
+		if req.undescribed() {
 			req.Description = ep.Description
 		}
 	}
@@ -142,7 +142,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	}
 
 	ep := fromWired(req.Key, req.Owner, wired)
-	if !req.Description.empty() {
+	if !req.undescribed() {
 		ep.Description = req.Description
 		ep.Labels = maps.Clone(ep.Labels)
 		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
@@ -158,7 +158,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 func (a *Agent) recorded(ep Endpoint, wired endpoint.Endpoint, d Description) (Endpoint, error) {
 	now := fromWired(ep.Key, ep.Owner, wired)
 	now.Description = ep.Description
-	if d.empty() {
+	if d.undescribed() {
 		return now, nil
 	}
 	if err := a.describe(ep, d); err != nil {

@@ -79,7 +79,7 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-func (d Description) empty() bool { return d.Name == "" && len(d.Labels) == 0 }
+func (d Description) undescribed() bool { return d.Name == "" && len(d.Labels) == 0 }
 
 // Describe sets what is said of an endpoint in place of what was said before.
 func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
@@ -105,7 +105,7 @@ func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
 func (a *Agent) describe(ep Endpoint, d Description) error {
 	d.Labels = maps.Clone(d.Labels)
 	var err error
-	if d.empty() {
+	if d.undescribed() {
 		err = a.opts.Notes.Delete(ep.HostInterface)
 	} else {
 		err = a.opts.Notes.Put(ep.HostInterface, d)
@@ -120,7 +120,7 @@ func (a *Agent) describe(ep Endpoint, d Description) error {
 
 // dropNote forgets what was said of an endpoint. A note that stays is dropped when the agent starts anew.
 func (a *Agent) dropNote(ep Endpoint) {
-	if ep.Description.empty() {
+	if ep.undescribed() {
 		return
 	}
 	if err := a.opts.Notes.Delete(ep.HostInterface); err != nil {
