@@ -183,7 +183,8 @@ func (a *Agent) awaitReady(ctx context.Context) error {
 // Restored is closed once leases and endpoints of an earlier run are in place.
 func (a *Agent) Restored() <-chan struct{} { return a.restored }
 
-func (a *Agent) endpoint(key Key) (Endpoint, bool) {
+// Endpoint returns what is attached under a key.
+func (a *Agent) Endpoint(key Key) (Endpoint, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ep, ok := a.endpoints[key]

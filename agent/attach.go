@@ -39,7 +39,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	if err := a.awaitRetired(ctx, req.Key); err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: waiting for its last detach: %w", req.Key, err)
 	}
-	if ep, ok := a.endpoint(req.Key); ok {
+	if ep, ok := a.Endpoint(req.Key); ok {
 		done, err := a.again(ctx, ep, req)
 		if err != nil || done.HostInterface != "" {
 			return done, err
@@ -184,7 +184,7 @@ func (a *Agent) wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint
 
 // Check verifies that an attachment is as Attach left it.
 func (a *Agent) Check(ctx context.Context, req CheckRequest) (Endpoint, error) {
-	if err := errors.Join(req.validate(), validNetns(req.Netns)); err != nil {
+	if err := errors.Join(req.Validate(), validNetns(req.Netns)); err != nil {
 		return Endpoint{}, err
 	}
 	if err := a.awaitReady(ctx); err != nil {
@@ -196,7 +196,7 @@ func (a *Agent) Check(ctx context.Context, req CheckRequest) (Endpoint, error) {
 	}
 	defer unlock()
 
-	ep, ok := a.endpoint(req.Key)
+	ep, ok := a.Endpoint(req.Key)
 	if !ok {
 		return Endpoint{}, fmt.Errorf("check %s: %w", req.Key, ErrNotFound)
 	}
@@ -291,7 +291,8 @@ func waitClosed(ctx context.Context, done <-chan struct{}) error {
 // containerID is the CNI specification's alphabet; the length is what a lease slot holds.
 var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,127}$`)
 
-func (k Key) validate() error {
+// Validate reports a key that there cannot be, as ErrInvalid.
+func (k Key) Validate() error {
 	if !containerID.MatchString(k.ContainerID) {
 		return fmt.Errorf("%w: container ID %.64q: want 1 to 128 of a-z A-Z 0-9 _ . -, starting with a letter or digit", ErrInvalid, k.ContainerID)
 	}
@@ -330,7 +331,7 @@ func validFamily(f ipam.Family) error {
 const minMTU, maxMTU = 576, 65535
 
 func (r AttachRequest) validate() error {
-	if err := errors.Join(r.Key.validate(), validNetns(r.Netns), ValidatePool(r.Pool), validFamily(r.Family), r.Description.validate()); err != nil {
+	if err := errors.Join(r.Key.Validate(), validNetns(r.Netns), ValidatePool(r.Pool), validFamily(r.Family), r.Description.Validate()); err != nil {
 		return err
 	}
 	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {

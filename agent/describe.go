@@ -44,7 +44,8 @@ const (
 // nameLabel is a DNS label (RFC 1123 section 2.1), and underscores, which container names have.
 var nameLabel = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?$`)
 
-func (d Description) validate() error {
+// Validate reports everything that is wrong with it, as ErrInvalid.
+func (d Description) Validate() error {
 	var errs []error
 	if d.Name != "" {
 		ok := len(d.Name) <= maxName
@@ -83,7 +84,7 @@ func (d Description) undescribed() bool { return d.Name == "" && len(d.Labels) =
 
 // Describe sets what is said of an endpoint in place of what was said before.
 func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
-	if err := errors.Join(key.validate(), d.validate()); err != nil {
+	if err := errors.Join(key.Validate(), d.Validate()); err != nil {
 		return err
 	}
 	if err := a.awaitReady(ctx); err != nil {
@@ -94,7 +95,7 @@ func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
 		return fmt.Errorf("describe %s: waiting for another request on it: %w", key, err)
 	}
 	defer unlock()
-	ep, ok := a.endpoint(key)
+	ep, ok := a.Endpoint(key)
 	if !ok {
 		return fmt.Errorf("describe %s: %w", key, ErrNotFound)
 	}

@@ -30,6 +30,9 @@ type AttachRequest struct {
 // OwnerAPI marks attachments made through the gRPC API.
 const OwnerAPI = "api"
 
+// OwnerSandbox marks sandboxes; behind a slash may follow what they are made from.
+const OwnerSandbox = "sandbox"
+
 // OwnerCNI marks attachments of a CNI network, so that a garbage collection of one network leaves the others alone.
 func OwnerCNI(network string) string { return "cni/" + network }
 

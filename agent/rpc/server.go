@@ -12,10 +12,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -23,13 +26,16 @@ import (
 // Server answers the API.
 type Server struct {
 	apiv1.UnimplementedHostfabricServer
-	agent *agent.Agent
+	agent     *agent.Agent
+	sandboxes *sandbox.Pool
 }
 
-// Serve answers on the listener until ctx ends, then lets running calls finish.
-func Serve(ctx context.Context, l net.Listener, a *agent.Agent, log *slog.Logger) error {
+// Serve answers on the listener until ctx ends, then lets running calls finish. Besides the API there is gRPC's standard health
+// service, which costs next to nothing to ask: SERVING means that the agent answers.
+func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, log *slog.Logger) error {
 	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
-	apiv1.RegisterHostfabricServer(s, &Server{agent: a})
+	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes})
+	healthpb.RegisterHealthServer(s, health.NewServer())
 	stop := context.AfterFunc(ctx, s.GracefulStop)
 	defer stop()
 	if err := s.Serve(l); err != nil {

@@ -223,6 +223,33 @@ job        eth0       -      10.64.0.8             hfdef  1500  api       -
 `,
 		},
 		{
+			name: "sandbox acquire", args: []string{"sandbox", "acquire", "job7", "--name", "job", "--label", "a=b"},
+			asked: &apiv1.AcquireSandboxRequest{Holder: "job7", Name: "job", Labels: map[string]string{"a": "b"}},
+			answer: &apiv1.AcquireSandboxResponse{Sandbox: &apiv1.Sandbox{Id: "sandbox-01", State: "acquired", Holder: "job7", Since: hoursAgo,
+				Endpoint: &apiv1.Endpoint{Addresses: []string{"10.64.0.7"}, Name: "job", Netns: "/run/hostfabric/sandboxes/sandbox-01"}}},
+			table: `
+SANDBOX     STATE     HOLDER  ADDRESSES  NAME  NAMESPACE                             AGE
+sandbox-01  acquired  job7    10.64.0.7  job   /run/hostfabric/sandboxes/sandbox-01  AGE
+`,
+		},
+		{
+			name: "sandbox list", args: []string{"sandbox", "list"}, asked: &apiv1.ListSandboxesRequest{},
+			answer: &apiv1.ListSandboxesResponse{Low: 1, High: 2, Sandboxes: []*apiv1.Sandbox{{Id: "sandbox-02", State: "ready", Since: hoursAgo,
+				Endpoint: &apiv1.Endpoint{Addresses: []string{"10.64.0.8", "fd00::8"}, Netns: "/run/hostfabric/sandboxes/sandbox-02"}}}},
+			table: `
+SANDBOX     STATE  HOLDER  ADDRESSES          NAME  NAMESPACE                             AGE
+sandbox-02  ready  -       10.64.0.8,fd00::8  -     /run/hostfabric/sandboxes/sandbox-02  AGE
+`,
+		},
+		{
+			name: "sandbox release", args: []string{"sandbox", "release", "job7"}, asked: &apiv1.ReleaseSandboxRequest{Holder: "job7"},
+			answer: &apiv1.ReleaseSandboxResponse{Found: true}, table: "\nreleased\n",
+		},
+		{
+			name: "sandbox release by ID", args: []string{"sandbox", "release", "--id", "sandbox-02"}, asked: &apiv1.ReleaseSandboxRequest{Id: "sandbox-02"},
+			answer: &apiv1.ReleaseSandboxResponse{}, table: "\nthere is no such sandbox\n",
+		},
+		{
 			name: "explain", args: []string{"explain", "10.64.0.7"}, asked: &apiv1.ExplainRequest{Subject: "10.64.0.7"},
 			answer: &apiv1.ExplainResponse{Subject: "10.64.0.7", Steps: []*apiv1.ExplainStep{
 				{Link: "block", Verdict: "ok", Text: "10.64.0.0/26 is open"}, {Link: "announced", Verdict: "unknown", Text: "no answer"},
