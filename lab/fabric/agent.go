@@ -50,6 +50,9 @@ fabric:
 {{- if .Plan.BFD}}
 bfd: {enabled: true, interval: 100ms, multiplier: 3}
 {{- end}}
+{{- if .Plan.Sandboxes}}
+sandboxes: {low: {{.Plan.Sandboxes}}, high: {{.Plan.Sandboxes}}}
+{{- end}}
 state_dir: {{.Dir}}/state
 run_dir: {{.Dir}}/run
 `))
