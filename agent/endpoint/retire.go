@@ -108,7 +108,7 @@ func (w *Wirer) reap() (forgetting time.Duration, err error) {
 	b.Begin(unix.RTM_DELLINK, 0)
 	b.Link(0, 0, 0)
 	b.Uint32(unix.IFLA_GROUP, Graveyard)
-	err = w.host.One(&b, nil)
+	err = w.graves.One(&b, nil)
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		w.mu.Lock()
 		w.dead = slices.Concat(dead, w.dead)

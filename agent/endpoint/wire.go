@@ -20,11 +20,12 @@ type Options struct {
 
 // Wirer wires containers to the network namespace it was made in. Its methods may be called from any goroutine.
 type Wirer struct {
-	log  *slog.Logger
-	home *os.File // the host's network namespace
-	host *rtnl.Conn
-	list *rtnl.Conn // for listings, which would keep an attach waiting
-	ipv6 bool       // the kernel has it
+	log    *slog.Logger
+	home   *os.File // the host's network namespace
+	host   *rtnl.Conn
+	list   *rtnl.Conn // for listings, which would keep an attach waiting
+	graves *rtnl.Conn // for what is in the graveyard: the kernel answers when a grace period is over
+	ipv6   bool       // the kernel has it
 
 	mu      sync.Mutex    // guards dead
 	dead    []retired     // those whose links are in the graveyard, or gone already
@@ -49,13 +50,18 @@ func New(opts Options) (*Wirer, error) {
 	if w.list, err = rtnl.Open(); err != nil {
 		return nil, errors.Join(err, w.host.Close(), w.home.Close())
 	}
+	if w.graves, err = rtnl.Open(); err != nil {
+		return nil, errors.Join(err, w.list.Close(), w.host.Close(), w.home.Close())
+	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
 	w.ipv6 = err == nil
 	return w, nil
 }
 
 // Close releases the sockets. Endpoints stay as they are.
-func (w *Wirer) Close() error { return errors.Join(w.list.Close(), w.host.Close(), w.home.Close()) }
+func (w *Wirer) Close() error {
+	return errors.Join(w.graves.Close(), w.list.Close(), w.host.Close(), w.home.Close())
+}
 
 // Wire makes the endpoint, or nothing: on an error everything is undone. Once it returns, both ends carry packets. It
 // takes about 0.8 ms, most of it the kernel making the pair. A host link of the same name that an attach left behind is

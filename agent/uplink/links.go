@@ -107,8 +107,11 @@ func (l *Links) Run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	for {
-		l.look()
+	for look := true; ; {
+		if look {
+			l.look()
+		}
+		look = true
 		select {
 		case <-ctx.Done():
 			return nil
@@ -119,11 +122,20 @@ func (l *Links) Run(ctx context.Context) error {
 			return err
 		case c := <-changes:
 			l.change(c)
+			look = l.concerns(c)
 		case <-again:
 		case <-l.wake:
 		case <-tick.C:
 		}
 	}
+}
+
+// concerns reports whether a change can have to do with a peer: a container brings half a dozen of them, and one look takes
+// several requests for each peer.
+func (l *Links) concerns(c linkChange) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.links(), c.name) || c.up && len(l.linkOf) < len(l.peers)
 }
 
 // read passes on the changes of links, and asks for another look where addresses changed or events were lost.

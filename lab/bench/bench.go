@@ -43,7 +43,7 @@ type Options struct {
 	Hosts            int    // of tor.table
 	Containers       int    // on each of them
 	Cycles           int    // of tor.churn
-	Iterations       int    // of attach.cni.*
+	Iterations       int    // of attach.*
 	Rounds           int    // of ipam.durable
 	Prefixes         int    // of fib.100k and failover.100k
 	BFD              bool   // of failover.* and restart.*: hosts and ToRs watch one another
@@ -71,7 +71,10 @@ func one(run func(context.Context, Options) (Result, error)) func(context.Contex
 var All = []Benchmark{
 	{"tor.table", one(torTable)},
 	{"tor.churn", one(torChurn)},
-	{"attach.cni.serial", one(attachCNISerial)},
+	{"attach.cni.serial", attachCNISerial},
+	{"attach.cni.floor", attachCNIFloor},
+	{"attach.cni.parallel16", attachCNIParallel16},
+	{"attach.api", attachAPI},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
 	{"fib.100k", fib100k},

@@ -13,8 +13,10 @@ import (
 
 	"github.com/hostfabric/hostfabric/lab/fabric"
 	"github.com/hostfabric/hostfabric/lab/netns"
-	"github.com/hostfabric/hostfabric/lab/workload"
 )
+
+// containerLink is the interface that every side makes.
+const containerLink = "eth0"
 
 // plugin is a CNI plugin as a runtime runs it.
 type plugin struct {
@@ -27,7 +29,7 @@ type plugin struct {
 func (p plugin) run(ctx context.Context, host netns.NS, verb, id string, container netns.NS) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, p.binary)
 	cmd.Env = []string{
-		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + container.Path(), "CNI_IFNAME=eth0", "CNI_PATH=" + p.path,
+		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + container.Path(), "CNI_IFNAME=" + containerLink, "CNI_PATH=" + p.path,
 		"PATH=" + os.Getenv("PATH"),
 	}
 	var out bytes.Buffer
@@ -48,52 +50,32 @@ func (p plugin) run(ctx context.Context, host netns.NS, verb, id string, contain
 	return took, nil
 }
 
-// attachCNISerial times CNI ADD, one at a time, beside ptp with host-local through the same driver, in turns.
-func attachCNISerial(ctx context.Context, o Options) (Result, error) {
-	var r Result
-	err := inFabric(ctx, o, 1, o.Iterations, func(lab *fabric.Lab, _ *workload.Hosts) error {
-		host := lab.Plan.AllHosts()[0]
-		scratch, err := os.MkdirTemp("", "hostfabric-bench-")
-		if err != nil {
-			return err
+// side is the plugin as one who takes turns.
+func (p plugin) side(name string, host netns.NS) *side {
+	verb := func(verb string) func(context.Context, fabric.Container) (time.Duration, error) {
+		return func(ctx context.Context, c fabric.Container) (time.Duration, error) {
+			return p.run(ctx, host, verb, c.Name, c.NS)
 		}
-		defer os.RemoveAll(scratch)
-		ours := plugin{binary: o.Shim, config: fmt.Sprintf(
-			`{"cniVersion":"1.0.0","name":"bench","type":"hostfabric-cni","socket":%q,"spool":%q}`,
-			lab.Plan.SocketPath(host.Name, "cni.sock"), filepath.Join(lab.Plan.NodeDir(host.Name), "state", "cni-spool"))}
-		ptp := plugin{binary: filepath.Join(o.Plugins, "ptp"), path: o.Plugins, config: fmt.Sprintf(
-			`{"cniVersion":"1.0.0","name":"bench-ptp","type":"ptp","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.99.0.0/16"}}`, scratch)}
-		var mine, theirs []float64
-		for i, c := range host.Containers {
-			for _, side := range []struct {
-				p     plugin
-				times *[]float64
-			}{{ours, &mine}, {ptp, &theirs}} {
-				took, err := side.p.run(ctx, host.NS, "ADD", c.Name, c.NS)
-				if err != nil {
-					return err
-				}
-				*side.times = append(*side.times, float64(took.Microseconds())/1000)
-				if _, err := side.p.run(ctx, host.NS, "DEL", c.Name, c.NS); err != nil {
-					return err
-				}
-				if err := awaitNoLink(ctx, c.NS, "eth0"); err != nil {
-					return err
-				}
-			}
-			o.step("CNI ADD, in turns with ptp")(i+1, len(host.Containers))
-		}
-		p99 := quantile(mine, 0.99)
-		r = Result{
-			Name: "attach.cni.serial", Unit: "ms", Value: quantile(mine, 0.5), P99: &p99, Target: "ratio <= 0.2",
-			Conditions: fmt.Sprintf("p50 of %d CNI ADDs, exec to exit, one at a time, in turns with the baseline", len(mine)),
-		}.against("ptp + host-local v1.7.1, p50", quantile(theirs, 0.5))
-		return nil
-	})
-	return r, err
+	}
+	return &side{name: name, attach: verb("ADD"), detach: verb("DEL")}
 }
 
-// awaitNoLink waits until a detached interface has left the container, so that the next plugin finds its name free.
+// shim is Hostfabric's plugin for a host of the lab.
+func (o Options) shim(lab *fabric.Lab, host fabric.Host) plugin {
+	return plugin{binary: o.Shim, config: fmt.Sprintf(
+		`{"cniVersion":"1.0.0","name":"bench","type":"hostfabric-cni","socket":%q,"spool":%q}`,
+		lab.Plan.SocketPath(host.Name, "cni.sock"), filepath.Join(lab.Plan.NodeDir(host.Name), "state", "cni-spool"))}
+}
+
+const ptpName = "ptp + host-local v1.7.1"
+
+// ptp is the baseline; it keeps its addresses in dir.
+func (o Options) ptp(dir string) plugin {
+	return plugin{binary: filepath.Join(o.Plugins, "ptp"), path: o.Plugins, config: fmt.Sprintf(
+		`{"cniVersion":"1.0.0","name":"bench-ptp","type":"ptp","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.99.0.0/16"}}`, dir)}
+}
+
+// awaitNoLink waits until a detached interface has left the container, so that the next one finds its name free.
 func awaitNoLink(ctx context.Context, ns netns.NS, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -111,8 +93,11 @@ func awaitNoLink(ctx context.Context, ns netns.NS, name string) error {
 	}
 }
 
-// quantile of the values, which it sorts; the nearest rank.
+// quantile of the values, which it sorts; the nearest rank. Of no values it is 0.
 func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
 	slices.Sort(values)
 	i := int(q*float64(len(values))+0.5) - 1
 	return values[max(0, min(i, len(values)-1))]
