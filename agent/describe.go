@@ -21,15 +21,15 @@ type Description struct {
 type Notes interface {
 	Put(link string, d Description) error
 	Delete(link string) error
-	Load() (map[string]Description, error)
+	All() map[string]Description
 }
 
 // noNotes keeps nothing.
 type noNotes struct{}
 
-func (noNotes) Put(string, Description) error         { return nil }
-func (noNotes) Delete(string) error                   { return nil }
-func (noNotes) Load() (map[string]Description, error) { return nil, nil }
+func (noNotes) Put(string, Description) error { return nil }
+func (noNotes) Delete(string) error           { return nil }
+func (noNotes) All() map[string]Description   { return nil }
 
 // Limits of a description: a name fits a DNS name with the host's behind it (RFC 1035 section 2.3.4), labels are as Kubernetes has
 // them or somewhat longer.
@@ -131,10 +131,7 @@ func (a *Agent) dropNote(ep Endpoint) {
 
 // recall gives the endpoints of an earlier run back what was said of them, and drops what was said of those that are gone.
 func (a *Agent) recall() error {
-	all, err := a.opts.Notes.Load()
-	if err != nil {
-		return err
-	}
+	all := a.opts.Notes.All()
 	for _, ep := range a.Endpoints() {
 		if d, ok := all[ep.HostInterface]; ok {
 			ep.Description = d

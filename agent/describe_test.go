@@ -33,6 +33,7 @@ func TestDescriptionOutlivesTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer store.Close()
 	file, wirer := filepath.Join(dir, "leases"), &fakeWirer{}
 	first := newRigWith(t, file, wirer, store, "10.64.0.0/26")
 	q := request("web")
@@ -67,8 +68,8 @@ func TestDescriptionOutlivesTheAgent(t *testing.T) {
 	if _, err := second.Detach(t.Context(), q.Key); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := store.Load(); err != nil || len(left) != 0 {
-		t.Errorf("notes left: %v, %v", left, err)
+	if left := store.All(); len(left) != 0 {
+		t.Errorf("notes left: %v", left)
 	}
 	if err := second.Describe(t.Context(), q.Key, shop); !errors.Is(err, agent.ErrNotFound) {
 		t.Errorf("describing what is not attached: %v", err)

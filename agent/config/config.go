@@ -184,14 +184,14 @@ func (c *Config) ImportRules() []ImportRule {
 	return append(rules, c.Import...)
 }
 
-// EndpointNotes is the directory of what is said of endpoints.
-func (c *Config) EndpointNotes() string { return filepath.Join(c.RunDir, "endpoints") }
+// EndpointNotes keep what is said of endpoints.
+func (c *Config) EndpointNotes() string { return filepath.Join(c.RunDir, "endpoints.jsonl") }
 
 // SandboxDir is the directory of the network namespaces that are made ahead of time.
 func (c *Config) SandboxDir() string { return filepath.Join(c.RunDir, "sandboxes") }
 
-// SandboxHolds is the directory of who has which of them.
-func (c *Config) SandboxHolds() string { return filepath.Join(c.RunDir, "sandbox-holds") }
+// SandboxHolds keep who has which of them.
+func (c *Config) SandboxHolds() string { return filepath.Join(c.RunDir, "sandboxes.jsonl") }
 
 // DrainFile remembers that this host has been taken out of the fabric.
 func (c *Config) DrainFile() string { return filepath.Join(c.StateDir, "drain.json") }

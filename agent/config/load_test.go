@@ -236,8 +236,9 @@ func TestDerived(t *testing.T) {
 	if ipv4, ipv6 := c.Families(); !ipv4 || !ipv6 {
 		t.Errorf("Families: %t, %t", ipv4, ipv6)
 	}
-	paths := []string{c.APISocket(), c.CNISocket(), c.SpeakerSocket(), c.LeaseFile(), c.CNISpool()}
-	want := []string{"/run/h1/hostfabric.sock", "/run/h1/cni.sock", "/run/h1/speaker/gobgp.sock", "/var/h1/leases", "/var/h1/cni-spool"}
+	paths := []string{c.APISocket(), c.CNISocket(), c.SpeakerSocket(), c.LeaseFile(), c.CNISpool(), c.EndpointNotes(), c.SandboxDir(), c.SandboxHolds()}
+	want := []string{"/run/h1/hostfabric.sock", "/run/h1/cni.sock", "/run/h1/speaker/gobgp.sock", "/var/h1/leases", "/var/h1/cni-spool",
+		"/run/h1/endpoints.jsonl", "/run/h1/sandboxes", "/run/h1/sandboxes.jsonl"}
 	if diff := cmp.Diff(want, paths); diff != "" {
 		t.Errorf("paths, -want +got:\n%s", diff)
 	}

@@ -1,93 +1,146 @@
 // Package notes keeps what neither the lease file nor the kernel records of endpoints, such as names and labels, for the next run
-// of the agent. It is a directory of small files below the run directory: an endpoint does not outlive the boot, and
-// neither does what is noted of it.
+// of the agent. It belongs into the run directory: an endpoint does not outlive the boot, and neither does what is noted
+// of it.
 package notes
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 )
 
-// Store is a directory of notes of one kind, each under a name of its own that can be a file's.
+// Store is a file of notes of one kind, each under a name. The file is a journal of JSON lines, so that a note costs one write; it
+// is written anew when most of it is history. Its methods may be called from any goroutine.
 type Store[Note any] struct {
-	dir string
-	log *slog.Logger
+	path string
+	log  *slog.Logger
+
+	mu    sync.Mutex // guards all below
+	file  *os.File
+	size  int64 // of what was written whole
+	lines int
+	live  map[string]Note
 }
 
-const suffix = ".json"
-
-// Open makes the directory if there is none.
-func Open[Note any](dir string, log *slog.Logger) (*Store[Note], error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("directory of notes: %w", err)
-	}
-	return &Store[Note]{dir: dir, log: log}, nil
+// line is a note that was made, or with null one that was taken back.
+type line[Note any] struct {
+	Name string `json:"name"`
+	Note *Note  `json:"note"`
 }
 
-func (s *Store[Note]) path(name string) string { return filepath.Join(s.dir, name+suffix) }
+// slack is how many lines of history a journal may have beside as many as there are notes.
+const slack = 4096
 
-// Put writes a note in place of an earlier one. It is there for the next run when Put returns, whatever ends this one. Of one that
-// an end cut short nothing is left: where there was none before it is written in place, for speed, and Load drops it.
-func (s *Store[Note]) Put(name string, n Note) error {
-	text, err := json.Marshal(n)
-	if err != nil {
-		return fmt.Errorf("note %s: %w", name, err)
+// Open reads the notes of an earlier run. What its end cut short is dropped: nobody was told that it was there.
+func Open[Note any](path string, log *slog.Logger) (*Store[Note], error) {
+	s := &Store[Note]{path: path, log: log, live: make(map[string]Note)}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("notes: %w", err)
 	}
-	path := s.path(name)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		_, err = f.Write(text)
-		return errors.Join(err, f.Close())
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("notes: %w", err)
 	}
-	if !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("note %s: %w", name, err)
-	}
-	if err := os.WriteFile(path+"~", text, 0o600); err != nil {
-		return fmt.Errorf("note %s: %w", name, err)
-	}
-	if err := os.Rename(path+"~", path); err != nil {
-		return fmt.Errorf("note %s: %w", name, err)
-	}
-	return nil
-}
-
-// Delete removes a note; one that is not there is success.
-func (s *Store[Note]) Delete(name string) error {
-	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("note %s: %w", name, err)
-	}
-	return nil
-}
-
-// Load returns the notes by name, and removes what cannot be read: the end of a run may have cut it short.
-func (s *Store[Note]) Load() (map[string]Note, error) {
-	files, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("directory of notes: %w", err)
-	}
-	all := make(map[string]Note, len(files))
-	for _, f := range files {
-		path := filepath.Join(s.dir, f.Name())
-		name, ok := strings.CutSuffix(f.Name(), suffix)
-		var n Note
-		text, err := os.ReadFile(path)
-		if err == nil && ok {
-			err = json.Unmarshal(text, &n)
-		}
-		if ok && err == nil {
-			all[name] = n
+	for raw := range bytes.Lines(text) {
+		var l line[Note]
+		if err := json.Unmarshal(raw, &l); err != nil || raw[len(raw)-1] != '\n' {
+			log.Warn("a line of notes cannot be read and is dropped", "file", path, "line", string(raw[:min(len(raw), 80)]), "err", err)
 			continue
 		}
-		s.log.Warn("a note cannot be read and is removed", "file", path, "err", err)
-		if err := os.RemoveAll(path); err != nil {
-			return nil, fmt.Errorf("directory of notes: %w", err)
-		}
+		s.apply(l)
 	}
-	return all, nil
+	if err := s.rewrite(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close lets go of the file. The notes stay in it.
+func (s *Store[Note]) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.file.Close()
+}
+
+// Put makes a note in place of an earlier one. It is there for the next run when Put returns, whatever ends this one.
+func (s *Store[Note]) Put(name string, n Note) error { return s.write(line[Note]{name, &n}) }
+
+// Delete takes a note back; one that is not there is success.
+func (s *Store[Note]) Delete(name string) error { return s.write(line[Note]{Name: name}) }
+
+// All returns the notes by name.
+func (s *Store[Note]) All() map[string]Note {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.live)
+}
+
+func (s *Store[Note]) write(l line[Note]) error {
+	text, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("note %s: %w", l.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.live[l.Name]; l.Note == nil && !ok {
+		return nil
+	}
+	if _, err := s.file.WriteAt(append(text, '\n'), s.size); err != nil {
+		return fmt.Errorf("note %s: %w", l.Name, errors.Join(err, s.file.Truncate(s.size)))
+	}
+	s.size += int64(len(text)) + 1
+	s.apply(l)
+	if s.lines <= 2*len(s.live)+slack {
+		return nil
+	}
+	if err := s.rewrite(); err != nil {
+		s.log.Warn("notes are not written anew, the journal grows", "err", err)
+		s.lines = 0 // until it has grown as much once more
+	}
+	return nil
+}
+
+func (s *Store[Note]) apply(l line[Note]) {
+	s.lines++
+	if l.Note == nil {
+		delete(s.live, l.Name)
+		return
+	}
+	s.live[l.Name] = *l.Note
+}
+
+// rewrite replaces the journal by one without history.
+func (s *Store[Note]) rewrite() error {
+	var text bytes.Buffer
+	for name, n := range s.live {
+		l, err := json.Marshal(line[Note]{name, &n})
+		if err != nil {
+			return fmt.Errorf("note %s: %w", name, err)
+		}
+		text.Write(append(l, '\n'))
+	}
+	next := s.path + "~"
+	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("notes: %w", err)
+	}
+	_, err = file.Write(text.Bytes())
+	if err == nil {
+		err = os.Rename(next, s.path)
+	}
+	if err != nil {
+		return fmt.Errorf("notes: %w", errors.Join(err, file.Close()))
+	}
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.file, s.size, s.lines = file, int64(text.Len()), len(s.live)
+	return nil
 }

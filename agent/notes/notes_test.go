@@ -1,12 +1,11 @@
 package notes
 
 import (
+	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"testing"
 )
 
@@ -15,67 +14,114 @@ type note struct {
 	Labels map[string]string `json:",omitempty"`
 }
 
-func open(t *testing.T) *Store[note] {
+func open(t testing.TB, path string) *Store[note] {
 	t.Helper()
-	s, err := Open[note](filepath.Join(t.TempDir(), "notes"), slog.New(slog.DiscardHandler))
+	s, err := Open[note](path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { s.Close() })
 	return s
 }
 
-func load(t *testing.T, s *Store[note]) map[string]note {
+func put(t testing.TB, s *Store[note], name string, n note) {
 	t.Helper()
-	all, err := s.Load()
-	if err != nil {
+	if err := s.Put(name, n); err != nil {
 		t.Fatal(err)
 	}
-	return all
 }
 
 func TestNotesOutliveTheStore(t *testing.T) {
-	s := open(t)
-	web := note{Name: "web", Labels: map[string]string{"app": "shop"}}
-	for _, n := range []note{{Name: "first"}, web, web} {
-		if err := s.Put("hf1", n); err != nil {
+	path := filepath.Join(t.TempDir(), "notes")
+	s := open(t, path)
+	web := note{Name: "web\nline", Labels: map[string]string{"app": "shop"}}
+	put(t, s, "hf1", note{Name: "first"})
+	put(t, s, "hf1", web)
+	put(t, s, "hf2", note{Name: "job-7"})
+	put(t, s, "hf3", note{Name: "gone"})
+	for range 2 {
+		if err := s.Delete("hf3"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Put("hf2", note{Name: "job-7"}); err != nil {
-		t.Fatal(err)
+	want := map[string]note{"hf1": web, "hf2": {Name: "job-7"}}
+	if got := s.All(); !reflect.DeepEqual(got, want) {
+		t.Errorf("there are %v", got)
 	}
-	again, err := Open[note](s.dir, s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := load(t, again); !reflect.DeepEqual(got, map[string]note{"hf1": web, "hf2": {Name: "job-7"}}) {
-		t.Errorf("read back %v", got)
-	}
-	for _, link := range []string{"hf1", "hf2", "hf2"} {
-		if err := s.Delete(link); err != nil {
-			t.Fatal(err)
+	for range 2 { // what Open has written anew reads the same
+		if got := open(t, path).All(); !reflect.DeepEqual(got, want) {
+			t.Errorf("read back %v", got)
 		}
-	}
-	if got := load(t, s); len(got) != 0 {
-		t.Errorf("after all were taken back: %v", got)
 	}
 }
 
-func TestNotesCutShortAreDropped(t *testing.T) {
-	s := open(t)
-	if err := s.Put("hf1", note{Name: "whole"}); err != nil {
+// TestNotesCutShort ends a run after every byte of its last note.
+func TestNotesCutShort(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "notes")
+	s := open(t, path)
+	put(t, s, "hf1", note{Name: "whole"})
+	before, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"hf2.json": `{"Name":"hal`, "hf3.json": "", "hf1.json~": `{"Name":"half`} {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+	put(t, s, "hf2", note{Name: "last"})
+	after, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := len(before); n <= len(after); n++ {
+		cut := filepath.Join(dir, fmt.Sprint("cut", n))
+		if err := os.WriteFile(cut, after[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := open(t, cut)
+		put(t, again, "hf3", note{Name: "next"})
+		want := map[string]note{"hf1": {Name: "whole"}, "hf3": {Name: "next"}}
+		if n == len(after) {
+			want["hf2"] = note{Name: "last"}
+		}
+		if got := open(t, cut).All(); !reflect.DeepEqual(got, want) {
+			t.Errorf("after %d of %d bytes: %v", n, len(after), got)
+		}
+	}
+}
+
+func TestJournalStaysShort(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes")
+	s := open(t, path)
+	put(t, s, "stays", note{Name: "stays"})
+	for i := range 3 * slack {
+		put(t, s, "comes", note{Name: fmt.Sprint(i)})
+		if err := s.Delete("comes"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := load(t, s); !slices.Equal(slices.Collect(maps.Keys(got)), []string{"hf1"}) || got["hf1"].Name != "whole" {
-		t.Errorf("read %v, want hf1 alone", got)
+	info, err := os.Stat(path)
+	if err != nil || info.Size() > 100*slack {
+		t.Errorf("a journal of %d bytes for one note, %v", info.Size(), err)
 	}
-	files, err := os.ReadDir(s.dir)
-	if err != nil || len(files) != 1 {
-		t.Errorf("the directory has %v, %v; want one file", files, err)
+	if got := open(t, path).All(); !reflect.DeepEqual(got, map[string]note{"stays": {Name: "stays"}}) {
+		t.Errorf("read back %v", got)
+	}
+}
+
+func TestNoteThatCannotBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes")
+	s := open(t, path)
+	put(t, s, "hf1", note{Name: "whole"})
+	s.file.Close()
+	if err := s.Put("hf2", note{Name: "lost"}); err == nil {
+		t.Error("a note that was not written was called one")
+	}
+	if got := s.All(); !reflect.DeepEqual(got, map[string]note{"hf1": {Name: "whole"}}) {
+		t.Errorf("there are %v", got)
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "notes"))
+	for i := 0; b.Loop(); i++ {
+		put(b, s, "hf1", note{Name: fmt.Sprint(i)})
 	}
 }

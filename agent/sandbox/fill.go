@@ -59,10 +59,7 @@ func (p *Pool) Run(ctx context.Context) error {
 
 // restore sorts out what an earlier run left: what is held stays its holder's, what is as it should be is ready, and all else goes.
 func (p *Pool) restore(ctx context.Context) error {
-	holds, err := p.holds.Load()
-	if err != nil {
-		return err
-	}
+	holds := p.holds.All()
 	live := make(map[string]bool)
 	for _, ep := range p.endpoints.Endpoints() {
 		id := ep.ContainerID

@@ -53,7 +53,7 @@ type Hold struct {
 type Holds interface {
 	Put(id string, h Hold) error
 	Delete(id string) error
-	Load() (map[string]Hold, error)
+	All() map[string]Hold
 }
 
 // Settings may change while a pool runs.

@@ -154,10 +154,10 @@ func (h holds) Delete(id string) error {
 	return nil
 }
 
-func (h holds) Load() (map[string]Hold, error) {
+func (h holds) All() map[string]Hold {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return maps.Clone(h.holds), nil
+	return maps.Clone(h.holds)
 }
 
 // counts tells endpoints, namespaces and holds.

@@ -60,6 +60,8 @@ type rooms struct {
 	blocks  *blocks.Keeper
 	agent   *agent.Agent
 
+	descriptions  *notes.Store[agent.Description]
+	holds         *notes.Store[sandbox.Hold]
 	sandboxMounts *sandbox.Mounts
 	sandboxes     *sandbox.Pool
 }
@@ -129,27 +131,25 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
-	descriptions, err := notes.Open[agent.Description](cfg.EndpointNotes(), log.With("room", "notes"))
-	if err != nil {
+	if r.descriptions, err = notes.Open[agent.Description](cfg.EndpointNotes(), log.With("room", "notes")); err != nil {
 		return nil, err
 	}
-	r.agent = agent.New(r.agentOptions(descriptions), r.leases, r.blocks, r.wirer, r.table, r.speaker)
+	r.agent = agent.New(r.agentOptions(), r.leases, r.blocks, r.wirer, r.table, r.speaker)
 	if r.sandboxes, err = r.newSandboxes(); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *rooms) newSandboxes() (*sandbox.Pool, error) {
-	holds, err := notes.Open[sandbox.Hold](r.cfg.SandboxHolds(), r.log.With("room", "notes"))
-	if err != nil {
+func (r *rooms) newSandboxes() (_ *sandbox.Pool, err error) {
+	if r.holds, err = notes.Open[sandbox.Hold](r.cfg.SandboxHolds(), r.log.With("room", "notes")); err != nil {
 		return nil, err
 	}
 	if r.sandboxMounts, err = sandbox.NewMounts(r.cfg.SandboxDir()); err != nil {
 		return nil, err
 	}
 	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Log: r.log.With("room", "sandbox")},
-		r.agent, r.sandboxMounts, holds), nil
+		r.agent, r.sandboxMounts, r.holds), nil
 }
 
 // session follows a BGP session for those who depend on it.
@@ -203,6 +203,12 @@ func (r *rooms) close() {
 	var errs []error
 	if r.sandboxMounts != nil {
 		errs = append(errs, r.sandboxMounts.Close())
+	}
+	if r.holds != nil {
+		errs = append(errs, r.holds.Close())
+	}
+	if r.descriptions != nil {
+		errs = append(errs, r.descriptions.Close())
 	}
 	if r.routers != nil {
 		errs = append(errs, r.routers.Close())
@@ -331,7 +337,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 	return r.feed.setOwn(ctx, own)
 }
 
-func (r *rooms) agentOptions(descriptions agent.Notes) agent.Options {
+func (r *rooms) agentOptions() agent.Options {
 	return agent.Options{
 		Host: r.cfg.Host, Version: version,
 		Live: func() agent.Live {
@@ -344,7 +350,7 @@ func (r *rooms) agentOptions(descriptions agent.Notes) agent.Options {
 			}
 			return r.uplinks.MTU()
 		},
-		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: descriptions, Log: r.log,
+		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.routers.Problems,
 	}

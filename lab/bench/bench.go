@@ -75,6 +75,7 @@ var All = []Benchmark{
 	{"attach.cni.floor", attachCNIFloor},
 	{"attach.cni.parallel16", attachCNIParallel16},
 	{"attach.api", attachAPI},
+	{"sandbox.acquire", one(sandboxAcquire)},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
 	{"fib.100k", fib100k},
