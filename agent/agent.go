@@ -74,6 +74,7 @@ type Options struct {
 	Links     func() []string
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
+	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
 	Log       *slog.Logger
 
 	DrainFile string      // remembers that the host is drained
@@ -127,6 +128,9 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 	if opts.Reconcile == 0 {
 		opts.Reconcile = 30 * time.Second
 	}
+	if opts.Notes == nil {
+		opts.Notes = noNotes{}
+	}
 	keeper.Hold(opts.Drain.Stage == Drained)
 	return &Agent{
 		drain: newDrainer(opts.DrainFile, opts.Drain, opts.Log),
@@ -179,7 +183,8 @@ func (a *Agent) awaitReady(ctx context.Context) error {
 // Restored is closed once leases and endpoints of an earlier run are in place.
 func (a *Agent) Restored() <-chan struct{} { return a.restored }
 
-func (a *Agent) endpoint(key Key) (Endpoint, bool) {
+// Endpoint returns what is attached under a key.
+func (a *Agent) Endpoint(key Key) (Endpoint, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ep, ok := a.endpoints[key]

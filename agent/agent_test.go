@@ -45,6 +45,11 @@ const quarantine = time.Hour // no test reuses an address by waiting
 
 func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *rig {
 	t.Helper()
+	return newRigWith(t, file, wirer, nil, prefixes...)
+}
+
+func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, prefixes ...string) *rig {
+	t.Helper()
 	var own []ipam.Block
 	for _, p := range prefixes {
 		own = append(own, ipam.Block{Prefix: netip.MustParsePrefix(p)})
@@ -75,7 +80,7 @@ func newRig(t *testing.T, file string, wirer *fakeWirer, prefixes ...string) *ri
 	if err := keeper.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Log: log,
+	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Notes: notes, Log: log,
 		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
 		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain,
 		Links: func() []string { return r.links }},

@@ -24,7 +24,7 @@ func parseAlias(s string) (alias, error) {
 	}
 	id, iface, ok := strings.Cut(fields[1], "/")
 	key := Key{ContainerID: id, Interface: iface}
-	if !ok || key.validate() != nil {
+	if !ok || key.Validate() != nil {
 		return alias{}, fmt.Errorf("link alias %q: no attachment key", s)
 	}
 	return alias{Key: key, Owner: fields[2]}, nil

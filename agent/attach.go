@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -38,10 +39,13 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	if err := a.awaitRetired(ctx, req.Key); err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: waiting for its last detach: %w", req.Key, err)
 	}
-	if ep, ok := a.endpoint(req.Key); ok {
+	if ep, ok := a.Endpoint(req.Key); ok {
 		done, err := a.again(ctx, ep, req)
 		if err != nil || done.HostInterface != "" {
 			return done, err
+		}
+		if req.undescribed() {
+			req.Description = ep.Description
 		}
 	}
 	if err := a.drain.refused(); err != nil {
@@ -60,6 +64,9 @@ func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endp
 	if len(req.Addresses) > 0 && !sameAddrs(req.Addresses, ep.Addresses) {
 		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %v", req.Key, ErrMismatch, ep.Addresses)
 	}
+	if i := slices.IndexFunc(ep.Addresses, func(addr netip.Addr) bool { return !req.Family.Has(addr) }); i >= 0 {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %s, not only addresses of family %s", req.Key, ErrMismatch, ep.Addresses[i], req.Family)
+	}
 	if leases, held := a.leases.Lookup(leaseKey(req.Key)); held && req.Pool != "" && leases[0].Pool != "" && leases[0].Pool != req.Pool {
 		return Endpoint{}, fmt.Errorf("attach %s: %w: its addresses are of pool %s", req.Key, ErrMismatch, leases[0].Pool)
 	}
@@ -70,7 +77,7 @@ func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endp
 	}
 	wired, err := a.wirer.Inspect(ctx, spec)
 	if err == nil {
-		return fromWired(req.Key, ep.Owner, wired), nil
+		return a.recorded(ep, wired, req.Description)
 	}
 	live, listErr := a.alive(ctx, ep.HostInterface)
 	if listErr != nil {
@@ -135,9 +142,30 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	}
 
 	ep := fromWired(req.Key, req.Owner, wired)
+	if !req.undescribed() {
+		ep.Description = req.Description
+		ep.Labels = maps.Clone(ep.Labels)
+		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
+			return Endpoint{}, fmt.Errorf("attach %s: %w: %w", req.Key, ErrStorage, err)
+		}
+	}
 	a.record(ep)
 	undo.keep()
 	return ep, nil
+}
+
+// recorded answers a repeated attach with what is there. A description takes the place of the earlier one.
+func (a *Agent) recorded(ep Endpoint, wired endpoint.Endpoint, d Description) (Endpoint, error) {
+	now := fromWired(ep.Key, ep.Owner, wired)
+	now.Description = ep.Description
+	if d.undescribed() {
+		return now, nil
+	}
+	if err := a.describe(ep, d); err != nil {
+		return Endpoint{}, err
+	}
+	now.Description = d
+	return now, nil
 }
 
 func (a *Agent) wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error) {
@@ -156,7 +184,7 @@ func (a *Agent) wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint
 
 // Check verifies that an attachment is as Attach left it.
 func (a *Agent) Check(ctx context.Context, req CheckRequest) (Endpoint, error) {
-	if err := errors.Join(req.validate(), validNetns(req.Netns)); err != nil {
+	if err := errors.Join(req.Validate(), validNetns(req.Netns)); err != nil {
 		return Endpoint{}, err
 	}
 	if err := a.awaitReady(ctx); err != nil {
@@ -168,7 +196,7 @@ func (a *Agent) Check(ctx context.Context, req CheckRequest) (Endpoint, error) {
 	}
 	defer unlock()
 
-	ep, ok := a.endpoint(req.Key)
+	ep, ok := a.Endpoint(req.Key)
 	if !ok {
 		return Endpoint{}, fmt.Errorf("check %s: %w", req.Key, ErrNotFound)
 	}
@@ -183,7 +211,9 @@ func (a *Agent) Check(ctx context.Context, req CheckRequest) (Endpoint, error) {
 			return Endpoint{}, fmt.Errorf("check %s: route %s: %w", req.Key, r.Prefix, err)
 		}
 	}
-	return fromWired(req.Key, ep.Owner, wired), nil
+	checked := fromWired(req.Key, ep.Owner, wired)
+	checked.Description = ep.Description
+	return checked, nil
 }
 
 func (a *Agent) spec(ep Endpoint, owner string) endpoint.Spec {
@@ -261,7 +291,8 @@ func waitClosed(ctx context.Context, done <-chan struct{}) error {
 // containerID is the CNI specification's alphabet; the length is what a lease slot holds.
 var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,127}$`)
 
-func (k Key) validate() error {
+// Validate reports a key that there cannot be, as ErrInvalid.
+func (k Key) Validate() error {
 	if !containerID.MatchString(k.ContainerID) {
 		return fmt.Errorf("%w: container ID %.64q: want 1 to 128 of a-z A-Z 0-9 _ . -, starting with a letter or digit", ErrInvalid, k.ContainerID)
 	}
@@ -289,11 +320,18 @@ func ValidatePool(name string) error {
 	return nil
 }
 
+func validFamily(f ipam.Family) error {
+	if err := f.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
 // Endpoint MTU bounds in bytes: IPv4's minimum reassembly size (RFC 791) and the kernel's maximum for veth.
 const minMTU, maxMTU = 576, 65535
 
 func (r AttachRequest) validate() error {
-	if err := errors.Join(r.Key.validate(), validNetns(r.Netns), ValidatePool(r.Pool)); err != nil {
+	if err := errors.Join(r.Key.Validate(), validNetns(r.Netns), ValidatePool(r.Pool), validFamily(r.Family), r.Description.Validate()); err != nil {
 		return err
 	}
 	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {

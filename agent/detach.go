@@ -15,7 +15,7 @@ import (
 // reports false.
 func (a *Agent) Detach(ctx context.Context, key Key) (found bool, err error) {
 	defer func() { count(err, &a.counters.detached, &a.counters.detachFailed) }()
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return false, err
 	}
 	if err := a.awaitReady(ctx); err != nil {
@@ -35,7 +35,7 @@ func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 		return false, nil
 	}
 	leases, held := a.leases.Lookup(leaseKey(key))
-	ep, recorded := a.endpoint(key)
+	ep, recorded := a.Endpoint(key)
 	if !held && !recorded {
 		return false, nil
 	}
@@ -56,6 +56,7 @@ func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 		return true, fmt.Errorf("detach %s: %w", key, err)
 	}
 	a.forget(key)
+	a.dropNote(ep)
 	a.releaseWhenGone(key, ep.Netns, gone)
 	a.log.Info("detached", "container", key.ContainerID, "interface", key.Interface, "addresses", spec.Addrs)
 	return true, nil

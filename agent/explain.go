@@ -147,7 +147,7 @@ func (a *Agent) explainAddress(ctx context.Context, e *Explanation, addr netip.A
 
 // explainEndpoint returns the host link that leads to the container, if there should be one.
 func (a *Agent) explainEndpoint(ctx context.Context, e *Explanation, key Key) (link string) {
-	ep, ok := a.endpoint(key)
+	ep, ok := a.Endpoint(key)
 	switch {
 	case !ok && a.isRetiring(key):
 		e.add("endpoint", Broken, "it is being detached: its link is on its way out")

@@ -15,10 +15,10 @@ import (
 func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lease, held bool, err error) {
 	key := leaseKey(req.Key)
 	_, held = a.leases.Lookup(key)
-	_, attached := a.endpoint(req.Key)
+	_, attached := a.Endpoint(req.Key)
 	for {
 		opened := a.blocks.Opened()
-		leases, err = a.leases.Allocate(key, ipam.Request{Pool: req.Pool, Addresses: req.Addresses})
+		leases, err = a.leases.Allocate(key, ipam.Request{Pool: req.Pool, Addresses: req.Addresses, Family: req.Family})
 		if errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrUnknownPool) {
 			if err := a.awaitGrowth(ctx, a.poolOf(req), opened, err); err != nil {
 				return nil, held, err

@@ -36,6 +36,9 @@ func (a *Agent) restore(ctx context.Context) error {
 		a.record(ep)
 		hostRts = append(hostRts, hostRoutes(a.spec(ep, ep.Owner))...)
 	}
+	if err := a.recall(); err != nil {
+		return err
+	}
 	a.table.Set(routes.Endpoints, hostRts)
 	a.table.Synced(routes.Endpoints)
 	if err := a.blocks.Restore(ctx); err != nil {

@@ -269,7 +269,7 @@ func (a *Agent) Leases() []Lease {
 	var out []Lease
 	for _, l := range a.leases.Leases() {
 		key := Key{ContainerID: l.Key.ContainerID, Interface: l.Key.Interface}
-		ep, _ := a.endpoint(key)
+		ep, _ := a.Endpoint(key)
 		state := "leased"
 		if a.isRetiring(key) {
 			state = "releasing"

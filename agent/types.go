@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"net/netip"
+
+	"github.com/hostfabric/hostfabric/ipam"
 )
 
 // Key names one attachment: an interface of a container. Every verb is idempotent by it.
@@ -20,11 +22,16 @@ type AttachRequest struct {
 	Netns     string       // path of the container's network namespace
 	Pool      string       // of which the addresses are to be; empty: the default pool, or that of Addresses
 	Addresses []netip.Addr // wanted addresses; empty lets the agent choose one a family
+	Family    ipam.Family  // of the addresses; none: all that the pool has
 	MTU       int          // bytes; 0 takes the uplink's
+	Description
 }
 
 // OwnerAPI marks attachments made through the gRPC API.
 const OwnerAPI = "api"
+
+// OwnerSandbox marks sandboxes; behind a slash may follow what they are made from.
+const OwnerSandbox = "sandbox"
 
 // OwnerCNI marks attachments of a CNI network, so that a garbage collection of one network leaves the others alone.
 func OwnerCNI(network string) string { return "cni/" + network }
@@ -46,6 +53,7 @@ type Endpoint struct {
 	Addresses     []netip.Addr // each a /32 or /128
 	Gateways      []netip.Addr // one a family, in the order of Addresses
 	MTU           int          // bytes
+	Description
 }
 
 // What an Attach, Detach or Check can fail with, besides what the kernel says. Front-ends map them to their

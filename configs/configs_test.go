@@ -211,6 +211,33 @@ func TestUnitsAreConfined(t *testing.T) {
 	}
 }
 
+// TestSandboxDropIn reads the unit as systemd does with the drop-in: the later lines add to the lists of the earlier ones.
+func TestSandboxDropIn(t *testing.T) {
+	dropIn := read(t, "systemd/hostfabric.service.d/sandboxes.conf")
+	path := units(t)[0]
+	unit, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, service, _ := strings.Cut(dropIn, "[Service]\n")
+	merged := strings.Replace(string(unit), "\n[Install]", service+"\n[Install]", 1)
+	if err := os.WriteFile(path, []byte(merged), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", path).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=37", path).CombinedOutput()
+	if err != nil {
+		t.Errorf("the unit with the drop-in: %v\n%s", err, out)
+	}
+	for _, has := range []string{"CAP_SYS_CHROOT", "@mount is included", "may create file system namespaces"} {
+		if !strings.Contains(string(out), has) {
+			t.Errorf("with the drop-in systemd does not say %q:\n%s", has, out)
+		}
+	}
+}
+
 // TestUnitsOutliveOneAnother: no dependency that would carry a stop or restart from one to the other.
 func TestUnitsOutliveOneAnother(t *testing.T) {
 	binding := regexp.MustCompile(`(?m)^(Requires|Requisite|BindsTo|PartOf|Conflicts|PropagatesStopTo|StopPropagatedFrom|Upholds)=`)

@@ -97,6 +97,9 @@ func (a *Allocator) again(h *holding, w *wish) ([]Lease, error) {
 		}
 	}
 	for _, i := range h.all() {
+		if r := &a.book.records[i]; !w.family.Has(r.addr) {
+			return nil, fmt.Errorf("%w: it holds %s, not only addresses of family %s; release it first", ErrMismatch, r.addr, w.family)
+		}
 		if r := &a.book.records[i]; w.pool != "" && r.block != nil && r.block.Pool != w.pool {
 			return nil, fmt.Errorf("%w: it holds %s of pool %q, not of %q; release it first", ErrMismatch, r.addr, r.block.Pool, w.pool)
 		}

@@ -9,16 +9,23 @@ import (
 
 // wish is a Request, sorted out.
 type wish struct {
-	pool  string // "" for any
-	addrs [families]netip.Addr
+	pool   string // "" for any
+	family Family
+	addrs  [families]netip.Addr
 }
 
 func (r Request) wish() (wish, error) {
-	w := wish{pool: r.Pool}
+	w := wish{pool: r.Pool, family: r.Family}
+	if err := r.Family.Validate(); err != nil {
+		return w, err
+	}
 	for _, addr := range r.Addresses {
 		addr = addr.Unmap()
 		if !addr.IsValid() {
 			return w, fmt.Errorf("%w: an address is empty", ErrInvalidWish)
+		}
+		if !r.Family.Has(addr) {
+			return w, fmt.Errorf("%w: %s is not of the wanted family %s", ErrInvalidWish, addr, r.Family)
 		}
 		f := family(addr)
 		if w.addrs[f].IsValid() && w.addrs[f] != addr {
@@ -107,6 +114,8 @@ func (b *book) choose(w *wish, now int64, fresh bool) ([]pick, error) {
 		s := &p.stocks[f]
 		var pk pick
 		switch {
+		case !w.family.wants(f):
+			continue
 		case w.addrs[f].IsValid():
 			if pk, err = b.want(w, p, w.addrs[f], now); err != nil {
 				return nil, err
@@ -120,6 +129,9 @@ func (b *book) choose(w *wish, now int64, fresh bool) ([]pick, error) {
 			}
 		}
 		picks = append(picks, pk)
+	}
+	if len(picks) == 0 && w.family != AnyFamily {
+		return nil, fmt.Errorf("%w: pool %s has no %s addresses on this host", ErrInvalidWish, p.name, w.family)
 	}
 	return picks, nil
 }

@@ -103,7 +103,34 @@ type Request struct {
 	// Pool to take addresses from. Empty: the pool of the wanted addresses, or DefaultPool where none is wanted.
 	Pool      string
 	Addresses []netip.Addr // wanted addresses, at most one a family. One in quarantine is given: who names it accepts that
+	Family    Family       // of the addresses; AnyFamily: all that the pool has
 }
+
+// Family restricts a Request to addresses of one family.
+type Family string
+
+// The families that a Request can be restricted to.
+const (
+	AnyFamily Family = ""
+	OnlyIPv4  Family = "ipv4"
+	OnlyIPv6  Family = "ipv6"
+)
+
+// Validate reports a family that there is not. The error is an ErrInvalidWish.
+func (f Family) Validate() error {
+	if f != AnyFamily && f != OnlyIPv4 && f != OnlyIPv6 {
+		return fmt.Errorf("%w: family %.16q: want %s, %s, or none for all that the pool has", ErrInvalidWish, string(f), OnlyIPv4, OnlyIPv6)
+	}
+	return nil
+}
+
+// Has reports whether addresses like this one are wanted.
+func (f Family) Has(addr netip.Addr) bool {
+	return f == AnyFamily || (f == OnlyIPv4) == addr.Is4()
+}
+
+// wants is Has by number of the family.
+func (f Family) wants(family int) bool { return f == AnyFamily || (f == OnlyIPv4) == (family == 0) }
 
 // DefaultPool is the pool of blocks that name none, and of requests that name none.
 const DefaultPool = "default"

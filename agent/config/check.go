@@ -17,6 +17,7 @@ func (d *draft) check(r *report) {
 	d.checkBudget(r)
 	d.checkTimers(r)
 	d.checkMTU(r)
+	d.checkSandboxes(r)
 	d.checkDirs(r)
 	if r.good("bgp.listen") && d.listen == listenOff && slices.ContainsFunc(d.peers, isPassive) {
 		r.add("bgp.listen", "a passive peer needs a listener", "auto, or no passive peer")
@@ -182,5 +183,11 @@ func (d *draft) checkDirs(r *report) {
 	if most := maxSocket - len("/"+speakerSocket); len(d.RunDir) > most {
 		r.add("run_dir", fmt.Sprintf("%s has %d bytes", d.RunDir, len(d.RunDir)),
 			fmt.Sprintf("at most %d, for a unix socket's path is short", most))
+	}
+}
+
+func (d *draft) checkSandboxes(r *report) {
+	if s := d.Sandboxes; r.good("sandboxes.low") && r.good("sandboxes.high") && s.Low > s.High {
+		r.add("sandboxes.low", fmt.Sprintf("%d is above sandboxes.high, %d", s.Low, s.High), "the pool is refilled below low, up to high")
 	}
 }

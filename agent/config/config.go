@@ -38,6 +38,7 @@ type Config struct {
 
 	MTU           int // bytes; 0: the uplink's
 	IPAM          IPAM
+	Sandboxes     Sandboxes
 	Health        Health
 	Routes        Routes
 	HostAddress   bool // the first address of a block of each family goes on lo, and the first of every block is no container's
@@ -102,6 +103,16 @@ type Health struct {
 	FailAfter    time.Duration // of failure before they are withdrawn
 	RecoverAfter time.Duration // without one before they are announced again; doubled, up to 5 min, if it fails again
 }
+
+// Sandboxes says how many network namespaces are kept ready, and with which addresses.
+type Sandboxes struct {
+	Low, High int         // when fewer than Low are ready, more are made until High are
+	Pool      string      // empty: the default one
+	Family    ipam.Family // none: all that the pool has
+}
+
+// maxSandboxes bounds how many are ready at a time: each has an address that nobody uses.
+const maxSandboxes = 10000
 
 // Routes is about the kernel's routes. They are in the main table.
 type Routes struct {
@@ -172,6 +183,15 @@ func (c *Config) ImportRules() []ImportRule {
 	}
 	return append(rules, c.Import...)
 }
+
+// EndpointNotes keep what is said of endpoints.
+func (c *Config) EndpointNotes() string { return filepath.Join(c.RunDir, "endpoints.jsonl") }
+
+// SandboxDir is the directory of the network namespaces that are made ahead of time.
+func (c *Config) SandboxDir() string { return filepath.Join(c.RunDir, "sandboxes") }
+
+// SandboxHolds keep who has which of them.
+func (c *Config) SandboxHolds() string { return filepath.Join(c.RunDir, "sandboxes.jsonl") }
 
 // DrainFile remembers that this host has been taken out of the fabric.
 func (c *Config) DrainFile() string { return filepath.Join(c.StateDir, "drain.json") }

@@ -148,6 +148,7 @@ bgp:
 bfd: {enabled: true, interval: 100ms, multiplier: 5}
 mtu: 9000
 ipam: {quarantine: 1m, reconcile: 10s, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
+sandboxes: {low: 8, high: 32, pool: web, family: ipv6}
 health: {fail_after: 500ms, recover_after: 1m}
 routes: {metric: 100, resync: 1m}
 host_address: false
@@ -200,16 +201,17 @@ log: {level: debug, format: json}
 			BMP: []BMPStation{{netip.MustParseAddrPort("192.0.2.9:5000"), BMPPre}, {netip.MustParseAddrPort("[fd00::9]:11019"), BMPAll}},
 			MRT: MRT{"/var/lib/mrt/table.mrt", 10 * time.Minute},
 		},
-		BFD:      BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
-		MTU:      9000,
-		IPAM:     IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
-		Health:   Health{FailAfter: 500 * time.Millisecond, RecoverAfter: time.Minute},
-		Routes:   Routes{Metric: 100, Resync: time.Minute},
-		StateDir: "/srv/hf",
-		RunDir:   "/run/hf",
-		API:      API{Group: "wheel"},
-		Metrics:  Metrics{Listener{"tcp", ":9179"}},
-		Log:      Log{Level: slog.LevelDebug, Format: LogJSON},
+		BFD:       BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
+		MTU:       9000,
+		IPAM:      IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
+		Sandboxes: Sandboxes{Low: 8, High: 32, Pool: "web", Family: ipam.OnlyIPv6},
+		Health:    Health{FailAfter: 500 * time.Millisecond, RecoverAfter: time.Minute},
+		Routes:    Routes{Metric: 100, Resync: time.Minute},
+		StateDir:  "/srv/hf",
+		RunDir:    "/run/hf",
+		API:       API{Group: "wheel"},
+		Metrics:   Metrics{Listener{"tcp", ":9179"}},
+		Log:       Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
 	got, err := Load(path, nil)
 	if err != nil {
@@ -234,8 +236,9 @@ func TestDerived(t *testing.T) {
 	if ipv4, ipv6 := c.Families(); !ipv4 || !ipv6 {
 		t.Errorf("Families: %t, %t", ipv4, ipv6)
 	}
-	paths := []string{c.APISocket(), c.CNISocket(), c.SpeakerSocket(), c.LeaseFile(), c.CNISpool()}
-	want := []string{"/run/h1/hostfabric.sock", "/run/h1/cni.sock", "/run/h1/speaker/gobgp.sock", "/var/h1/leases", "/var/h1/cni-spool"}
+	paths := []string{c.APISocket(), c.CNISocket(), c.SpeakerSocket(), c.LeaseFile(), c.CNISpool(), c.EndpointNotes(), c.SandboxDir(), c.SandboxHolds()}
+	want := []string{"/run/h1/hostfabric.sock", "/run/h1/cni.sock", "/run/h1/speaker/gobgp.sock", "/var/h1/leases", "/var/h1/cni-spool",
+		"/run/h1/endpoints.jsonl", "/run/h1/sandboxes", "/run/h1/sandboxes.jsonl"}
 	if diff := cmp.Diff(want, paths); diff != "" {
 		t.Errorf("paths, -want +got:\n%s", diff)
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hostfabric/hostfabric/ipam"
 )
 
 // field is a key of a T that has a single value: its name, its default as one would write it in the file, and
@@ -87,6 +89,11 @@ var fields = []field[draft]{
 	{"etcd.prefix", "/hostfabric/v1", put(func(d *draft) *string { return &d.Etcd.Prefix }, parseKeyPrefix)},
 	{"etcd.timeout", "3s", put(func(d *draft) *time.Duration { return &d.Etcd.Timeout }, parseDuration(100*time.Millisecond, time.Minute))},
 	{"etcd.host_id", "", put(func(d *draft) *string { return &d.Etcd.HostID }, orZero(parseHostID))},
+
+	{"sandboxes.low", "0", put(func(d *draft) *int { return &d.Sandboxes.Low }, parseInt(0, maxSandboxes))},
+	{"sandboxes.high", "0", put(func(d *draft) *int { return &d.Sandboxes.High }, parseInt(0, maxSandboxes))},
+	{"sandboxes.pool", "", put(func(d *draft) *string { return &d.Sandboxes.Pool }, orZero(parsePool))},
+	{"sandboxes.family", "", put(func(d *draft) *ipam.Family { return &d.Sandboxes.Family }, orZero(parseChoice(ipam.OnlyIPv4, ipam.OnlyIPv6)))},
 
 	{"health.fail_after", "3s", put(func(d *draft) *time.Duration { return &d.Health.FailAfter }, parseDuration(0, 10*time.Minute))},
 	{"health.recover_after", "10s", put(func(d *draft) *time.Duration { return &d.Health.RecoverAfter }, parseDuration(0, 5*time.Minute))},

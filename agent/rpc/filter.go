@@ -3,6 +3,7 @@ package rpc
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/hostfabric/hostfabric/agent"
@@ -35,6 +36,18 @@ func leaseFilter(r *apiv1.ListLeasesRequest) (func(agent.Lease) bool, error) {
 		}
 		return false
 	}, nil
+}
+
+// endpointWanted reports whether an endpoint meets everything that a request names.
+func endpointWanted(r *apiv1.ListEndpointsRequest, ep agent.Endpoint) bool {
+	for key, value := range r.GetLabels() {
+		if have, ok := ep.Labels[key]; !ok || have != value {
+			return false
+		}
+	}
+	return (r.GetContainerId() == "" || r.GetContainerId() == ep.ContainerID) &&
+		(r.GetName() == "" || strings.EqualFold(r.GetName(), ep.Name)) &&
+		(r.GetOwner() == "" || r.GetOwner() == ep.Owner)
 }
 
 // parseWithin reads an address, or a prefix that addresses are to be inside of. Empty is no prefix.

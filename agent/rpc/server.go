@@ -12,10 +12,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -23,13 +26,16 @@ import (
 // Server answers the API.
 type Server struct {
 	apiv1.UnimplementedHostfabricServer
-	agent *agent.Agent
+	agent     *agent.Agent
+	sandboxes *sandbox.Pool
 }
 
-// Serve answers on the listener until ctx ends, then lets running calls finish.
-func Serve(ctx context.Context, l net.Listener, a *agent.Agent, log *slog.Logger) error {
+// Serve answers on the listener until ctx ends, then lets running calls finish. Besides the API there is gRPC's standard health
+// service, which costs next to nothing to ask: SERVING means that the agent answers.
+func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, log *slog.Logger) error {
 	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
-	apiv1.RegisterHostfabricServer(s, &Server{agent: a})
+	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes})
+	healthpb.RegisterHealthServer(s, health.NewServer())
 	stop := context.AfterFunc(ctx, s.GracefulStop)
 	defer stop()
 	if err := s.Serve(l); err != nil {
@@ -57,6 +63,7 @@ func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.Att
 	ep, err := s.agent.Attach(ctx, agent.AttachRequest{
 		Key: agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()}, Owner: agent.OwnerAPI,
 		Netns: r.GetNetns(), Pool: r.GetPool(), Addresses: addrs, MTU: int(r.GetMtu()),
+		Family: ipam.Family(r.GetFamily()), Description: agent.Description{Name: r.GetName(), Labels: r.GetLabels()},
 	})
 	if err != nil {
 		return nil, rpcError(err)
@@ -99,6 +106,17 @@ func (s *Server) Collect(ctx context.Context, r *apiv1.CollectRequest) (*apiv1.C
 	resp := &apiv1.CollectResponse{}
 	for _, k := range detached {
 		resp.Detached = append(resp.Detached, &apiv1.Attachment{ContainerId: k.ContainerID, Interface: k.Interface})
+	}
+	return resp, nil
+}
+
+// ListEndpoints implements hostfabric.v1.
+func (s *Server) ListEndpoints(_ context.Context, r *apiv1.ListEndpointsRequest) (*apiv1.ListEndpointsResponse, error) {
+	resp := &apiv1.ListEndpointsResponse{}
+	for _, ep := range s.agent.Endpoints() {
+		if endpointWanted(r, ep) {
+			resp.Endpoints = append(resp.Endpoints, endpoint(ep))
+		}
 	}
 	return resp, nil
 }

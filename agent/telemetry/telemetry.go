@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
@@ -27,6 +28,7 @@ type Source interface {
 	Status(ctx context.Context) agent.Status
 	Blocks(ctx context.Context) []agent.Block
 	Counters() agent.Counters
+	Sandboxes() sandbox.Status
 }
 
 // retryListen is how often a listener that could not be opened is tried again.
@@ -114,6 +116,8 @@ var (
 	crashesDesc     = desc("speaker_crashes_total", "Speaker processes that ended with a panic or a fatal error.")
 	speakerDesc     = desc("speaker_connected", "1 while the speaker process is connected.")
 	announcingDesc  = desc("announcing", "1 while the blocks are announced; 0 while the host is unwell or drained, which the status command explains.")
+	sandboxesDesc   = desc("sandboxes", "Sandboxes by state.", "state")
+	acquiredDesc    = desc("sandbox_acquisitions_total", "Sandboxes that were asked for: ready ones (warm), made on the spot (cold), refused (error).", "result")
 	drainedDesc     = desc("drained", "1 while the host is drained, or on the way there or back.")
 	problemsDesc    = desc("problems", "Things that are wrong; the status command tells them.")
 )
@@ -121,7 +125,8 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, reconcileDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
-		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, crashesDesc, announcingDesc, drainedDesc, problemsDesc} {
+		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, crashesDesc, announcingDesc, drainedDesc, problemsDesc,
+		sandboxesDesc, acquiredDesc} {
 		ch <- d
 	}
 }
@@ -156,6 +161,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(operationsDesc, n.Detached, "detach", "ok")
 	counter(operationsDesc, n.DetachFailed, "detach", "error")
 	gauge(reconcileDesc, n.Reconcile.Seconds())
+	sandboxes := c.src.Sandboxes()
+	gauge(sandboxesDesc, float64(sandboxes.Ready), "ready")
+	gauge(sandboxesDesc, float64(sandboxes.Acquired), "acquired")
+	counter(acquiredDesc, sandboxes.Warm, "warm")
+	counter(acquiredDesc, sandboxes.Cold, "cold")
+	counter(acquiredDesc, sandboxes.Failed, "error")
 	for _, b := range c.src.Blocks(ctx) {
 		free, _ := b.Free.Float64()
 		gauge(leasedDesc, float64(b.Leased), b.Block.Prefix.String())

@@ -19,6 +19,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -44,6 +45,10 @@ func (s source) Status(context.Context) agent.Status {
 func (source) Blocks(context.Context) []agent.Block {
 	usage := ipam.Usage{Block: ipam.Block{Prefix: netip.MustParsePrefix("10.64.0.0/26")}, Leased: 3, Quarantined: 2, Free: big.NewInt(58)}
 	return []agent.Block{{View: blocks.View{Usage: usage}}}
+}
+
+func (source) Sandboxes() sandbox.Status {
+	return sandbox.Status{Ready: 8, Acquired: 4, Counters: sandbox.Counters{Warm: 20, Cold: 2, Failed: 1}}
 }
 
 func (source) Counters() agent.Counters {

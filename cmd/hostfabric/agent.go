@@ -78,12 +78,13 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return r.agent.Run(ctx) })
-	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, log) })
+	front.Go(func() error { return r.sandboxes.Run(ctx) })
+	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, log) })
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})
 	if l := cfg.Metrics.Listen; !l.IsZero() {
-		front.Go(func() error { return telemetry.Run(ctx, l.Network, l.Address, r.agent, log) })
+		front.Go(func() error { return telemetry.Run(ctx, l.Network, l.Address, r.metrics(), log) })
 	}
 	front.Go(func() error {
 		select {

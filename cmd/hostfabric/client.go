@@ -42,18 +42,27 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 
 // call asks the agent once and prints the answer in the wanted form.
 func call[Resp proto.Message](cmd *cobra.Command, o *clientOptions, ask func(context.Context, apiv1.HostfabricClient) (Resp, error), table func(Resp, *printer)) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
-	defer cancel()
-	conn, err := dialAgent(o.socket)
+	resp, err := answer(cmd, o, ask)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	resp, err := ask(ctx, apiv1.NewHostfabricClient(conn))
-	if err != nil {
-		return clientError(o.socket, err)
-	}
 	return print(cmd.OutOrStdout(), o.output, resp, func(p *printer) { table(resp, p) })
+}
+
+// answer asks the agent once.
+func answer[Resp proto.Message](cmd *cobra.Command, o *clientOptions, ask func(context.Context, apiv1.HostfabricClient) (Resp, error)) (Resp, error) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+	defer cancel()
+	var resp Resp
+	conn, err := dialAgent(o.socket)
+	if err != nil {
+		return resp, err
+	}
+	defer conn.Close()
+	if resp, err = ask(ctx, apiv1.NewHostfabricClient(conn)); err != nil {
+		return resp, clientError(o.socket, err)
+	}
+	return resp, nil
 }
 
 // clientError drops gRPC's wrapping: the agent's text says it all. Where no agent answered, it says what to do.

@@ -197,6 +197,59 @@ web        net1       10.64.0.7,fd00:64::7  169.254.1.1,fe80::1  hfabc  9000
 `,
 		},
 		{
+			name: "attach with a description",
+			args: []string{"attach", "web", "/run/netns/web", "--name", "web-1", "--label", "app=shop,tier=front", "--label", "a=b", "--family", "ipv6"},
+			asked: &apiv1.AttachRequest{ContainerId: "web", Netns: "/run/netns/web", Interface: "eth0", Name: "web-1", Family: "ipv6",
+				Labels: map[string]string{"app": "shop", "tier": "front", "a": "b"}},
+			answer: &apiv1.AttachResponse{Endpoint: &apiv1.Endpoint{ContainerId: "web", Interface: "eth0", HostInterface: "hfabc", Mtu: 1500,
+				Addresses: []string{"fd00:64::7"}, Gateways: []string{"fe80::1"}}},
+			table: `
+CONTAINER  INTERFACE  ADDRESSES   GATEWAYS  LINK   MTU
+web        eth0       fd00:64::7  fe80::1   hfabc  1500
+`,
+		},
+		{
+			name: "endpoints", args: []string{"endpoints", "--label", "app=shop", "--owner", "cni/pods", "--name", "web-1", "--container", "web"},
+			asked: &apiv1.ListEndpointsRequest{Labels: map[string]string{"app": "shop"}, Owner: "cni/pods", Name: "web-1", ContainerId: "web"},
+			answer: &apiv1.ListEndpointsResponse{Endpoints: []*apiv1.Endpoint{
+				{ContainerId: "web", Interface: "eth0", Name: "web-1", HostInterface: "hfabc", Mtu: 1500, Addresses: []string{"10.64.0.7", "fd00:64::7"},
+					Owner: "cni/pods", Labels: map[string]string{"tier": "front", "app": "shop"}},
+				{ContainerId: "job", Interface: "eth0", HostInterface: "hfdef", Mtu: 1500, Addresses: []string{"10.64.0.8"}, Owner: "api"},
+			}},
+			table: `
+CONTAINER  INTERFACE  NAME   ADDRESSES             LINK   MTU   OWNER     LABELS
+web        eth0       web-1  10.64.0.7,fd00:64::7  hfabc  1500  cni/pods  app=shop,tier=front
+job        eth0       -      10.64.0.8             hfdef  1500  api       -
+`,
+		},
+		{
+			name: "sandbox acquire", args: []string{"sandbox", "acquire", "job7", "--name", "job", "--label", "a=b"},
+			asked: &apiv1.AcquireSandboxRequest{Holder: "job7", Name: "job", Labels: map[string]string{"a": "b"}},
+			answer: &apiv1.AcquireSandboxResponse{Sandbox: &apiv1.Sandbox{Id: "sandbox-01", State: "acquired", Holder: "job7", Since: hoursAgo,
+				Endpoint: &apiv1.Endpoint{Addresses: []string{"10.64.0.7"}, Name: "job", Netns: "/run/hostfabric/sandboxes/sandbox-01"}}},
+			table: `
+SANDBOX     STATE     HOLDER  ADDRESSES  NAME  NAMESPACE                             AGE
+sandbox-01  acquired  job7    10.64.0.7  job   /run/hostfabric/sandboxes/sandbox-01  AGE
+`,
+		},
+		{
+			name: "sandbox list", args: []string{"sandbox", "list"}, asked: &apiv1.ListSandboxesRequest{},
+			answer: &apiv1.ListSandboxesResponse{Low: 1, High: 2, Sandboxes: []*apiv1.Sandbox{{Id: "sandbox-02", State: "ready", Since: hoursAgo,
+				Endpoint: &apiv1.Endpoint{Addresses: []string{"10.64.0.8", "fd00::8"}, Netns: "/run/hostfabric/sandboxes/sandbox-02"}}}},
+			table: `
+SANDBOX     STATE  HOLDER  ADDRESSES          NAME  NAMESPACE                             AGE
+sandbox-02  ready  -       10.64.0.8,fd00::8  -     /run/hostfabric/sandboxes/sandbox-02  AGE
+`,
+		},
+		{
+			name: "sandbox release", args: []string{"sandbox", "release", "job7"}, asked: &apiv1.ReleaseSandboxRequest{Holder: "job7"},
+			answer: &apiv1.ReleaseSandboxResponse{Found: true}, table: "\nreleased\n",
+		},
+		{
+			name: "sandbox release by ID", args: []string{"sandbox", "release", "--id", "sandbox-02"}, asked: &apiv1.ReleaseSandboxRequest{Id: "sandbox-02"},
+			answer: &apiv1.ReleaseSandboxResponse{}, table: "\nthere is no such sandbox\n",
+		},
+		{
 			name: "explain", args: []string{"explain", "10.64.0.7"}, asked: &apiv1.ExplainRequest{Subject: "10.64.0.7"},
 			answer: &apiv1.ExplainResponse{Subject: "10.64.0.7", Steps: []*apiv1.ExplainStep{
 				{Link: "block", Verdict: "ok", Text: "10.64.0.0/26 is open"}, {Link: "announced", Verdict: "unknown", Text: "no answer"},

@@ -62,6 +62,22 @@ func (f *fakeAgent) Detach(ctx context.Context, r *apiv1.DetachRequest) (*apiv1.
 	return reply[*apiv1.DetachResponse](ctx, f, r)
 }
 
+func (f *fakeAgent) AcquireSandbox(ctx context.Context, r *apiv1.AcquireSandboxRequest) (*apiv1.AcquireSandboxResponse, error) {
+	return reply[*apiv1.AcquireSandboxResponse](ctx, f, r)
+}
+
+func (f *fakeAgent) ReleaseSandbox(ctx context.Context, r *apiv1.ReleaseSandboxRequest) (*apiv1.ReleaseSandboxResponse, error) {
+	return reply[*apiv1.ReleaseSandboxResponse](ctx, f, r)
+}
+
+func (f *fakeAgent) ListSandboxes(ctx context.Context, r *apiv1.ListSandboxesRequest) (*apiv1.ListSandboxesResponse, error) {
+	return reply[*apiv1.ListSandboxesResponse](ctx, f, r)
+}
+
+func (f *fakeAgent) ListEndpoints(ctx context.Context, r *apiv1.ListEndpointsRequest) (*apiv1.ListEndpointsResponse, error) {
+	return reply[*apiv1.ListEndpointsResponse](ctx, f, r)
+}
+
 func (f *fakeAgent) GetStatus(ctx context.Context, r *apiv1.GetStatusRequest) (*apiv1.GetStatusResponse, error) {
 	return reply[*apiv1.GetStatusResponse](ctx, f, r)
 }

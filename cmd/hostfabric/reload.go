@@ -15,6 +15,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/routes"
@@ -158,6 +159,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.uplinks.SetPeers(peerAddresses(cfg))
 	r.routers.Set(peerInterfaces(cfg))
 	r.learner.SetMetric(cfg.Routes.Metric)
+	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
 	// Blocks first: a peer that comes with them is to hear of all at once.
 	return errors.Join(
 		r.blocks.Reconfigure(ctx, blockSettings(cfg)),

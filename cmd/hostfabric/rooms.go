@@ -20,6 +20,8 @@ import (
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
+	"github.com/hostfabric/hostfabric/agent/notes"
+	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
@@ -57,6 +59,11 @@ type rooms struct {
 	drain   agent.DrainRecord
 	blocks  *blocks.Keeper
 	agent   *agent.Agent
+
+	descriptions  *notes.Store[agent.Description]
+	holds         *notes.Store[sandbox.Hold]
+	sandboxMounts *sandbox.Mounts
+	sandboxes     *sandbox.Pool
 }
 
 // newRooms prepares the host and builds the rooms; none of them runs yet. The lease file comes first: its lock keeps a
@@ -124,8 +131,25 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
+	if r.descriptions, err = notes.Open[agent.Description](cfg.EndpointNotes(), log.With("room", "notes")); err != nil {
+		return nil, err
+	}
 	r.agent = agent.New(r.agentOptions(), r.leases, r.blocks, r.wirer, r.table, r.speaker)
+	if r.sandboxes, err = r.newSandboxes(); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+func (r *rooms) newSandboxes() (_ *sandbox.Pool, err error) {
+	if r.holds, err = notes.Open[sandbox.Hold](r.cfg.SandboxHolds(), r.log.With("room", "notes")); err != nil {
+		return nil, err
+	}
+	if r.sandboxMounts, err = sandbox.NewMounts(r.cfg.SandboxDir()); err != nil {
+		return nil, err
+	}
+	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Log: r.log.With("room", "sandbox")},
+		r.agent, r.sandboxMounts, r.holds), nil
 }
 
 // session follows a BGP session for those who depend on it.
@@ -177,6 +201,15 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, external bool) error
 // close releases what newRooms opened. Containers, routes and sessions stay.
 func (r *rooms) close() {
 	var errs []error
+	if r.sandboxMounts != nil {
+		errs = append(errs, r.sandboxMounts.Close())
+	}
+	if r.holds != nil {
+		errs = append(errs, r.holds.Close())
+	}
+	if r.descriptions != nil {
+		errs = append(errs, r.descriptions.Close())
+	}
 	if r.routers != nil {
 		errs = append(errs, r.routers.Close())
 	}
@@ -199,6 +232,16 @@ func (r *rooms) close() {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
 }
+
+// metricSource is what the metrics are read from.
+type metricSource struct {
+	*agent.Agent
+	sandboxes *sandbox.Pool
+}
+
+func (s metricSource) Sandboxes() sandbox.Status { return s.sandboxes.Status() }
+
+func (r *rooms) metrics() metricSource { return metricSource{r.agent, r.sandboxes} }
 
 // fronts are the listeners of the front-ends.
 type fronts struct {
@@ -307,7 +350,7 @@ func (r *rooms) agentOptions() agent.Options {
 			}
 			return r.uplinks.MTU()
 		},
-		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Log: r.log,
+		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.routers.Problems,
 	}

@@ -35,9 +35,9 @@ the blocks, never the containers, to the top-of-rack routers by BGP.`,
 		}
 	}
 	add("process", newAgentCommand(), newSpeakerCommand(), newBFDCommand())
-	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newRoutesCommand(), newExplainCommand())
+	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newEndpointsCommand(), newRoutesCommand(), newExplainCommand())
 	add("operate", newDrainCommand(), newUndrainCommand())
-	add("container", newAttachCommand(), newDetachCommand())
+	add("container", newAttachCommand(), newDetachCommand(), newSandboxCommand())
 	add("config", newValidateCommand(), newPlanCommand(), newReloadCommand())
 	cmd.AddCommand(newVersionCommand())
 	return cmd

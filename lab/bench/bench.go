@@ -83,6 +83,7 @@ var All = []Benchmark{
 	{"attach.api", attachAPI},
 	{"detach.1000", detach1000},
 	{"churn.sustained", churnSustained},
+	{"sandbox.acquire", one(sandboxAcquire)},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
 	{"memory.5000", memory5000},

@@ -15,9 +15,15 @@ import (
 )
 
 // inFabric builds a fabric of one rack, runs do in it and removes it.
-func inFabric(ctx context.Context, o Options, hosts, containers int, do func(*fabric.Lab, *workload.Hosts) error) (err error) {
+func inFabric(ctx context.Context, o Options, hosts, containers int, do func(*fabric.Lab, *workload.Hosts) error) error {
+	return inShape(ctx, o, fabric.Shape{Hosts: hosts, Containers: containers}, do)
+}
+
+// inShape is inFabric for a rack of any shape.
+func inShape(ctx context.Context, o Options, shape fabric.Shape, do func(*fabric.Lab, *workload.Hosts) error) (err error) {
+	shape.Name, shape.Racks = "hfbench", 1
 	opts := fabric.Options{
-		Shape: fabric.Shape{Name: "hfbench", Racks: 1, Hosts: hosts, Containers: containers},
+		Shape: shape,
 		Agent: o.Agent, Binary: o.Lab, Timeout: 5 * time.Minute,
 	}
 	lab, err := fabric.Up(ctx, opts, o.Progress)

@@ -51,6 +51,9 @@ fabric:
 bfd: {enabled: true, interval: 100ms, multiplier: 3}
 {{- end}}
 metrics: {listen: "unix://{{.Dir}}/run/metrics.sock"}
+{{- if .Plan.Sandboxes}}
+sandboxes: {low: {{.Plan.Sandboxes}}, high: {{.Plan.Sandboxes}}}
+{{- end}}
 state_dir: {{.Dir}}/state
 run_dir: {{.Dir}}/run
 `))

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hostfabric/hostfabric/lab/fabric/daemon"
 	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/tor"
@@ -39,6 +41,7 @@ func Down(ctx context.Context, s Shape) error {
 	for _, ns := range names {
 		err = errors.Join(err, ns.Delete())
 	}
+	err = errors.Join(err, s.unmountSandboxes())
 	if err != nil {
 		return fmt.Errorf("remove lab %s: %w", s.Name, err)
 	}
@@ -47,6 +50,20 @@ func Down(ctx context.Context, s Shape) error {
 	}
 	removeIfEmpty(s.Dir)
 	return nil
+}
+
+// unmountSandboxes takes away the namespaces that the hosts' agents have made themselves.
+func (s Shape) unmountSandboxes() error {
+	mounts, err := filepath.Glob(filepath.Join(s.StateDir(), "*", "run", "sandboxes", "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range mounts {
+		if umountErr := unix.Unmount(path, unix.MNT_DETACH); umountErr != nil && !errors.Is(umountErr, unix.EINVAL) {
+			err = errors.Join(err, fmt.Errorf("unmount sandbox %s: %w", path, umountErr))
+		}
+	}
+	return err
 }
 
 // namespaces are those that bear the lab's name, whether or not a state file tells of them.

@@ -32,6 +32,7 @@ type Shape struct {
 	BFD        bool     // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
 	// BFDGraceful has ToRs of BIRD take a host that BFD says is dead for one that restarts.
 	BFDGraceful bool
+	Sandboxes   int // that every host keeps ready, beside its containers
 	Feed        int // prefixes that the spine announces beside the default route; up to 2^20
 
 	Source      Source        // of the hosts' blocks; default Static

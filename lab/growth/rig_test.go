@@ -34,9 +34,15 @@ type rig struct {
 	watch  *watch
 	budget int // IPv4 prefixes that a host may announce
 
-	mu     sync.Mutex               // guards all below
-	bursts map[string][]container   // attached from the burst, by host, in the order of the answers
-	pings  struct{ sent, lost int } // one from each new container, as soon as its attach has returned
+	mu     sync.Mutex             // guards all below
+	bursts map[string][]container // attached from the burst, by host, in the order of the answers
+	pings  pings
+}
+
+// pings are one from each new container, as soon as its attach has returned.
+type pings struct {
+	sent, lost int
+	which      []string // were lost
 }
 
 // container is one of the burst, attached.
@@ -102,7 +108,7 @@ func (r *rig) unharmed(t *testing.T, disturb func()) {
 			t.Errorf("%d of %d packets lost", s.Lost, s.Sent)
 		}
 	}
-	t.Logf("first pings of new containers: %d sent, %d lost", r.pings.sent, r.pings.lost)
+	t.Logf("first pings of new containers: %d sent, %d lost %v", r.pings.sent, r.pings.lost, r.pings.which)
 	r.watch.judge(t, r.budget)
 }
 
@@ -168,12 +174,16 @@ func (r *rig) tryAttach(ctx context.Context, host string, c fabric.Container) ([
 // answered notes a container whose attach has returned, and has it ping the other host's first container at once.
 func (r *rig) answered(ctx context.Context, host string, c container) error {
 	r.watch.born(c.endpoint.Addr)
+	asked := time.Now()
 	report, err := probe.Ping(ctx, []probe.Pair{{From: c.endpoint, To: r.opposite(host)}}, probe.PingOptions{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.bursts[host] = append(r.bursts[host], c)
 	r.pings.sent += report.Sent
 	r.pings.lost += report.Lost
+	for range report.Lost {
+		r.pings.which = append(r.pings.which, fmt.Sprintf("%s -> %s at %s (send: %v)", c.endpoint.Addr, r.opposite(host).Addr, asked.Format("15:04:05.000"), report.Refused))
+	}
 	return err
 }
 

@@ -59,6 +59,7 @@ func Ping(ctx context.Context, pairs []Pair, opts PingOptions) (PingReport, erro
 type pinger struct {
 	sources map[Endpoint]*source
 	readers sync.WaitGroup
+	refused error // see PingReport
 
 	mu       sync.Mutex
 	replies  []time.Duration // by pair; 0 while there is none
@@ -143,9 +144,30 @@ func (p *pinger) send(ctx context.Context, pairs []Pair, rate int) error {
 	return nil
 }
 
-// sendPatience is how long a request may wait for room in the buffer of its socket, which requests fill that wait for a
-// neighbour's address.
-const sendPatience = 10 * time.Millisecond
+const (
+	// sendPatience is how long a request may wait for room in the buffer of its socket, which requests fill that wait for a
+	// neighbour's address.
+	sendPatience = 10 * time.Millisecond
+	// sendTries are more than one because a deadline that passes while this process waits for a processor fails a write that was
+	// never tried.
+	sendTries = 3
+)
+
+// packetWriter is what write needs of a socket.
+type packetWriter interface {
+	SetWriteDeadline(time.Time) error
+	WriteTo([]byte, net.Addr) (int, error)
+}
+
+func write(w packetWriter, raw []byte, to net.Addr) (err error) {
+	for range sendTries {
+		_ = w.SetWriteDeadline(time.Now().Add(sendPatience))
+		if _, err = w.WriteTo(raw, to); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+	return err
+}
 
 // sendOne sends the request of a pair. What the kernel refuses to send, for want of a route, never gets a reply and so is lost.
 func (p *pinger) sendOne(i int, pair Pair) {
@@ -163,8 +185,9 @@ func (p *pinger) sendOne(i int, pair Pair) {
 	p.mu.Lock()
 	p.sent[i] = time.Now()
 	p.mu.Unlock()
-	_ = s.conn.SetWriteDeadline(time.Now().Add(sendPatience))
-	_, _ = s.conn.WriteTo(raw, &net.IPAddr{IP: pair.To.Addr.AsSlice()})
+	if err := write(s.conn, raw, &net.IPAddr{IP: pair.To.Addr.AsSlice()}); err != nil && p.refused == nil {
+		p.refused = err
+	}
 }
 
 // receive starts a reader for every socket; they end when it is closed.
@@ -236,7 +259,7 @@ func (p *pinger) wait(ctx context.Context, timeout time.Duration) error {
 }
 
 func (p *pinger) report(pairs []Pair, took time.Duration) PingReport {
-	r := PingReport{Took: took}
+	r := PingReport{Took: took, Refused: p.refused}
 	var times []time.Duration
 	for i, d := range p.replies {
 		if p.sent[i].IsZero() {

@@ -31,6 +31,7 @@ type PingOptions struct {
 type PingReport struct {
 	Sent, Lost int
 	Failed     []Pair // those without a reply, in the order given
+	Refused    error  // why the first request that was not sent was not; nil: all were
 	Median     time.Duration
 	P99        time.Duration
 	Took       time.Duration

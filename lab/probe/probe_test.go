@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -91,6 +92,34 @@ func TestPingLoss(t *testing.T) {
 	r, err = Ping(context.Background(), []Pair{{a[0], silent}}, PingOptions{Timeout: 50 * time.Millisecond})
 	if err != nil || r.Sent != 1 || r.Lost != 1 {
 		t.Errorf("with the cable cut: %+v, %v", r, err)
+	}
+}
+
+// stalled is a socket of a process that does not get a processor, between a deadline's being set and the write, the first time.
+type stalled struct {
+	packetWriter
+	stalls int
+}
+
+func (s *stalled) SetWriteDeadline(t time.Time) error {
+	if s.stalls > 0 {
+		s.stalls--
+		t = time.Unix(0, 0)
+	}
+	return s.packetWriter.SetWriteDeadline(t)
+}
+
+func TestPingIsSentFromABusyMachine(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := write(&stalled{conn, 1}, []byte("x"), conn.LocalAddr()); err != nil {
+		t.Error(err)
+	}
+	if err := write(&stalled{conn, sendTries}, []byte("x"), conn.LocalAddr()); err == nil {
+		t.Error("a request that was never sent counts as sent")
 	}
 }
 

@@ -256,15 +256,18 @@ func outcome(op routes.Op, err error) error {
 	return err
 }
 
-// Suspend takes next hops out of every group, or puts them back, in one message a group; one with a zone only on that link. It
-// is for a neighbour known to be dead whose link still has carrier. Packets take the other legs as soon as the kernel has the message; the call
-// returns later, because the kernel then announces every route of the group to whoever listens (about 1 us each). With
-// net.ipv4.nexthop_compat_mode=0 it does not, but then `ip route` shows nexthop ids instead of next hops.
+// Suspend takes next hops out of every group, in one message a next hop, or puts them back, in one message a group; one with a zone
+// only on that link. It is for a neighbour known to be dead whose link still has carrier. To put them back takes longer: the
+// kernel announces every route of a group that is replaced to whoever listens (about 1 us each), though packets take the new legs
+// before.
 func (f *FIB) Suspend(suspended bool, addrs ...netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, addr := range addrs {
 		f.hops.suspend(addr.Unmap(), suspended)
+	}
+	if err := f.hops.cut(); err != nil {
+		f.log.Warn("cannot take a suspended next hop out at once, its groups are replaced", "error", err)
 	}
 	f.hint() // routes with no other next hop went, or can come back
 	return f.hops.sync()

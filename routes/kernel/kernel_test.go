@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
@@ -326,6 +329,53 @@ func TestSuspendMovesEveryPrefix(t *testing.T) {
 	wantList(t, f, both.String(), single.String())
 	if got := r.ip(r.host, "route", "show", "10.1.0.0/16"); !strings.Contains(got, "192.0.2.1") {
 		t.Fatalf("resumed:\n%s", got)
+	}
+}
+
+// TestSuspendTouchesNoRoute: the kernel announces every route of a group that is replaced, with its lock held, and the next
+// suspension, maybe another host's in the same kernel, waits for that.
+func TestSuspendTouchesNoRoute(t *testing.T) {
+	r := newRack(t)
+	f := r.fib(kernel.Options{})
+	var changes []routes.Change
+	for _, p := range prefixes(100) {
+		changes = append(changes, routes.Change{Op: routes.Add, Route: via(p.String(), "192.0.2.1@eth0", "192.0.2.3@eth1")})
+	}
+	if err := errors.Join(f.Apply(t.Context(), changes)...); err != nil {
+		t.Fatal(err)
+	}
+	var events *nl.NetlinkSocket
+	err := r.host.Do(func() (err error) {
+		events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	if err := f.Suspend(true, netip.MustParseAddr("192.0.2.1")); err != nil {
+		t.Fatal(err)
+	}
+	r.ip(r.host, "route", "add", "198.51.100.9", "dev", "eth0") // whose event is the last
+	if got := r.ip(r.host, "route", "show", prefixes(1)[0].String()); strings.Contains(got, "192.0.2.1 ") || !strings.Contains(got, "192.0.2.3") {
+		t.Errorf("suspended: %s", got)
+	}
+	told := 0
+	for last := false; !last; told++ {
+		messages, _, err := events.Receive()
+		if err != nil || len(messages) != 1 {
+			t.Fatalf("%d events at once, %v", len(messages), err)
+		}
+		last = bytes.Contains(messages[0].Data, []byte{198, 51, 100, 9})
+	}
+	if told != 1 {
+		t.Errorf("the kernel told of %d routes beside the one that was added", told-1)
+	}
+	if err := f.Suspend(false, netip.MustParseAddr("192.0.2.1")); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.ip(r.host, "route", "show", prefixes(1)[0].String()); !strings.Contains(got, "192.0.2.1 ") {
+		t.Errorf("resumed: %s", got)
 	}
 }
 

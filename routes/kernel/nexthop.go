@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,6 +67,36 @@ func (h *hops) sets() map[uint32][]routes.NextHop {
 	return sets
 }
 
+// isSuspended reports whether the leg's next hop is, there or on any link.
+func (h *hops) isSuspended(l *leg) bool {
+	return h.suspended[l.hop.Addr] || h.suspended[l.hop.Addr.WithZone(l.hop.Link)]
+}
+
+// cut removes the legs that are suspended, and with them the kernel takes them out of their groups: one message a leg, however many
+// groups and routes there are. Were the groups replaced, the kernel would announce every route of theirs
+// (net.ipv4.nexthop_compat_mode), about 1 us each, with the lock held that other suspensions wait for.
+func (h *hops) cut() error {
+	var b rtnl.Batch
+	var cut []*leg
+	for _, l := range h.legs {
+		if l.live && h.isSuspended(l) {
+			b.Begin(unix.RTM_DELNEXTHOP, 0)
+			b.NextHop(unix.AF_UNSPEC, 0, 0, 0)
+			b.Uint32(unix.NHA_ID, l.id)
+			cut = append(cut, l)
+		}
+	}
+	var errs []error
+	for i, err := range h.conn.Do(&b, nil) {
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("next hop %v: %w", cut[i].hop, err))
+			continue
+		}
+		cut[i].live = false
+	}
+	return errors.Join(errs...)
+}
+
 // onLink reports whether some next hop is on the link.
 func (h *hops) onLink(name string) bool {
 	for hop := range h.legs {
@@ -108,7 +137,7 @@ func (h *hops) ensure(want []routes.NextHop) (uint32, error) {
 		return 0, err
 	}
 	if len(g.members) == 0 {
-		return 0, g.unusable()
+		return 0, h.unusable(g)
 	}
 	return g.id, nil
 }
@@ -157,7 +186,7 @@ func (h *hops) newID() uint32 {
 func (h *hops) usable(g *group) []uint32 {
 	var ids []uint32
 	for _, l := range g.legs {
-		if l.live && !h.suspended[l.hop.Addr] && !h.suspended[l.hop.Addr.WithZone(l.hop.Link)] {
+		if l.live && !h.isSuspended(l) {
 			ids = append(ids, l.id)
 		}
 	}
@@ -165,10 +194,14 @@ func (h *hops) usable(g *group) []uint32 {
 	return ids
 }
 
-func (g *group) unusable() error {
+func (h *hops) unusable(g *group) error {
 	var errs []error
 	for _, l := range g.legs {
-		errs = append(errs, fmt.Errorf("next hop %v: %w", l.hop, cmp.Or(l.err, errSuspended)))
+		err := l.err
+		if h.isSuspended(l) {
+			err = errSuspended
+		}
+		errs = append(errs, fmt.Errorf("next hop %v: %w", l.hop, err))
 	}
 	return errors.Join(errs...)
 }
@@ -208,12 +241,13 @@ func (h *hops) ours(id uint32, o object) bool {
 	return o.protocol == h.protocol && id >= firstID && id <= lastID
 }
 
-// revive tries to make the legs that the kernel lacks. It refuses those whose link is down, which is no failure here.
+// revive tries to make the legs that the kernel lacks and that are not suspended. It refuses those whose link is down, which is no
+// failure here.
 func (h *hops) revive(legs []*leg) {
 	var b rtnl.Batch
 	var tried []*leg
 	for _, l := range legs {
-		if l.live {
+		if l.live || h.isSuspended(l) {
 			continue
 		}
 		index, err := h.links.index(l.hop.Link)

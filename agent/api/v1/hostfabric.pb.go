@@ -37,6 +37,9 @@ type Endpoint struct {
 	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"` // without prefix length: each is a /32 or /128
 	Gateways      []string               `protobuf:"bytes,8,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	Mtu           uint32                 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"` // bytes
+	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Owner         string                 `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"` // the front-end it came by: api, sandbox, cni/NETWORK, docker/NETWORK
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -134,6 +137,27 @@ func (x *Endpoint) GetMtu() uint32 {
 	return 0
 }
 
+func (x *Endpoint) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Endpoint) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Endpoint) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 type AttachRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -142,6 +166,9 @@ type AttachRequest struct {
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // asks for these; empty lets the agent choose
 	Mtu           uint32                 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`            // bytes; 0 takes the uplink's
 	Pool          string                 `protobuf:"bytes,6,opt,name=pool,proto3" json:"pool,omitempty"`           // to take the addresses from; empty: the default pool, or that of the addresses
+	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`           // DNS labels; empty: none
+	Labels        map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Family        string                 `protobuf:"bytes,9,opt,name=family,proto3" json:"family,omitempty"` // ipv4 or ipv6: only addresses of this one; empty: all that the pool has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +241,27 @@ func (x *AttachRequest) GetMtu() uint32 {
 func (x *AttachRequest) GetPool() string {
 	if x != nil {
 		return x.Pool
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetFamily() string {
+	if x != nil {
+		return x.Family
 	}
 	return ""
 }
@@ -647,6 +695,490 @@ func (x *CollectResponse) GetDetached() []*Attachment {
 	return nil
 }
 
+type ListEndpointsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"` // empty: all
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // all of these
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEndpointsRequest) Reset() {
+	*x = ListEndpointsRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEndpointsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEndpointsRequest) ProtoMessage() {}
+
+func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
+func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListEndpointsRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *ListEndpointsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListEndpointsRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListEndpointsRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type ListEndpointsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoints     []*Endpoint            `protobuf:"bytes,1,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEndpointsResponse) Reset() {
+	*x = ListEndpointsResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEndpointsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEndpointsResponse) ProtoMessage() {}
+
+func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
+func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListEndpointsResponse) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+type AcquireSandboxRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"` // who asks, such as a container's ID; the verb is idempotent by it
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // of the endpoint, see AttachRequest
+	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireSandboxRequest) Reset() {
+	*x = AcquireSandboxRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireSandboxRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireSandboxRequest) ProtoMessage() {}
+
+func (x *AcquireSandboxRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireSandboxRequest.ProtoReflect.Descriptor instead.
+func (*AcquireSandboxRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AcquireSandboxRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *AcquireSandboxRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AcquireSandboxRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type AcquireSandboxResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sandbox       *Sandbox               `protobuf:"bytes,1,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireSandboxResponse) Reset() {
+	*x = AcquireSandboxResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireSandboxResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireSandboxResponse) ProtoMessage() {}
+
+func (x *AcquireSandboxResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireSandboxResponse.ProtoReflect.Descriptor instead.
+func (*AcquireSandboxResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AcquireSandboxResponse) GetSandbox() *Sandbox {
+	if x != nil {
+		return x.Sandbox
+	}
+	return nil
+}
+
+type ReleaseSandboxRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"` // or
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseSandboxRequest) Reset() {
+	*x = ReleaseSandboxRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseSandboxRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseSandboxRequest) ProtoMessage() {}
+
+func (x *ReleaseSandboxRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseSandboxRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseSandboxRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReleaseSandboxRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ReleaseSandboxRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ReleaseSandboxResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"` // false: there is no such sandbox
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseSandboxResponse) Reset() {
+	*x = ReleaseSandboxResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseSandboxResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseSandboxResponse) ProtoMessage() {}
+
+func (x *ReleaseSandboxResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseSandboxResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseSandboxResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReleaseSandboxResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+type ListSandboxesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSandboxesRequest) Reset() {
+	*x = ListSandboxesRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSandboxesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSandboxesRequest) ProtoMessage() {}
+
+func (x *ListSandboxesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSandboxesRequest.ProtoReflect.Descriptor instead.
+func (*ListSandboxesRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+}
+
+type ListSandboxesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sandboxes     []*Sandbox             `protobuf:"bytes,1,rep,name=sandboxes,proto3" json:"sandboxes,omitempty"`
+	Low           uint32                 `protobuf:"varint,2,opt,name=low,proto3" json:"low,omitempty"`   // the pool is refilled when fewer are ready,
+	High          uint32                 `protobuf:"varint,3,opt,name=high,proto3" json:"high,omitempty"` // to so many
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSandboxesResponse) Reset() {
+	*x = ListSandboxesResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSandboxesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSandboxesResponse) ProtoMessage() {}
+
+func (x *ListSandboxesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSandboxesResponse.ProtoReflect.Descriptor instead.
+func (*ListSandboxesResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListSandboxesResponse) GetSandboxes() []*Sandbox {
+	if x != nil {
+		return x.Sandboxes
+	}
+	return nil
+}
+
+func (x *ListSandboxesResponse) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *ListSandboxesResponse) GetHigh() uint32 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+type Sandbox struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // ready, acquired
+	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"` // empty while it is ready
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`   // of the state
+	Endpoint      *Endpoint              `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sandbox) Reset() {
+	*x = Sandbox{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sandbox) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sandbox) ProtoMessage() {}
+
+func (x *Sandbox) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
+func (*Sandbox) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Sandbox) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Sandbox) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Sandbox) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *Sandbox) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Sandbox) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -655,7 +1187,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[11]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1199,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[11]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1212,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
 }
 
 type GetStatusResponse struct {
@@ -711,7 +1243,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[12]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +1255,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[12]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1268,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetStatusResponse) GetHost() string {
@@ -892,7 +1424,7 @@ type BFDProcess struct {
 
 func (x *BFDProcess) Reset() {
 	*x = BFDProcess{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1436,7 @@ func (x *BFDProcess) String() string {
 func (*BFDProcess) ProtoMessage() {}
 
 func (x *BFDProcess) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[13]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1449,7 @@ func (x *BFDProcess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BFDProcess.ProtoReflect.Descriptor instead.
 func (*BFDProcess) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BFDProcess) GetConnected() bool {
@@ -968,7 +1500,7 @@ type SpeakerStatus struct {
 
 func (x *SpeakerStatus) Reset() {
 	*x = SpeakerStatus{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1512,7 @@ func (x *SpeakerStatus) String() string {
 func (*SpeakerStatus) ProtoMessage() {}
 
 func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[14]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1525,7 @@ func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerStatus.ProtoReflect.Descriptor instead.
 func (*SpeakerStatus) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SpeakerStatus) GetConnected() bool {
@@ -1039,7 +1571,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1583,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[15]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1596,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
 }
 
 type ListPeersResponse struct {
@@ -1076,7 +1608,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1620,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[16]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1633,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -1136,7 +1668,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1680,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[17]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1693,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1298,7 +1830,7 @@ type BFDSession struct {
 
 func (x *BFDSession) Reset() {
 	*x = BFDSession{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1842,7 @@ func (x *BFDSession) String() string {
 func (*BFDSession) ProtoMessage() {}
 
 func (x *BFDSession) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[18]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1855,7 @@ func (x *BFDSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BFDSession.ProtoReflect.Descriptor instead.
 func (*BFDSession) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BFDSession) GetState() string {
@@ -1386,7 +1918,7 @@ type RefusedCount struct {
 
 func (x *RefusedCount) Reset() {
 	*x = RefusedCount{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1930,7 @@ func (x *RefusedCount) String() string {
 func (*RefusedCount) ProtoMessage() {}
 
 func (x *RefusedCount) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[19]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1943,7 @@ func (x *RefusedCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedCount.ProtoReflect.Descriptor instead.
 func (*RefusedCount) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RefusedCount) GetFamily() string {
@@ -1448,7 +1980,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1992,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[20]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +2005,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Refusal) GetPrefix() string {
@@ -1519,7 +2051,7 @@ type ListBlocksRequest struct {
 
 func (x *ListBlocksRequest) Reset() {
 	*x = ListBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +2063,7 @@ func (x *ListBlocksRequest) String() string {
 func (*ListBlocksRequest) ProtoMessage() {}
 
 func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[21]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +2076,7 @@ func (x *ListBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ListBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
 }
 
 type ListBlocksResponse struct {
@@ -1557,7 +2089,7 @@ type ListBlocksResponse struct {
 
 func (x *ListBlocksResponse) Reset() {
 	*x = ListBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +2101,7 @@ func (x *ListBlocksResponse) String() string {
 func (*ListBlocksResponse) ProtoMessage() {}
 
 func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[22]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +2114,7 @@ func (x *ListBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ListBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListBlocksResponse) GetBlocks() []*Block {
@@ -1610,7 +2142,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +2154,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[23]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +2167,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Budget) GetFamily() string {
@@ -1682,7 +2214,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +2226,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[24]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +2239,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Block) GetPrefix() string {
@@ -1825,7 +2357,7 @@ type ReleaseBlocksRequest struct {
 
 func (x *ReleaseBlocksRequest) Reset() {
 	*x = ReleaseBlocksRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2369,7 @@ func (x *ReleaseBlocksRequest) String() string {
 func (*ReleaseBlocksRequest) ProtoMessage() {}
 
 func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[25]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2382,7 @@ func (x *ReleaseBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReleaseBlocksRequest) GetPrefixes() []string {
@@ -1876,7 +2408,7 @@ type ReleaseBlocksResponse struct {
 
 func (x *ReleaseBlocksResponse) Reset() {
 	*x = ReleaseBlocksResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2420,7 @@ func (x *ReleaseBlocksResponse) String() string {
 func (*ReleaseBlocksResponse) ProtoMessage() {}
 
 func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[26]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2433,7 @@ func (x *ReleaseBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseBlocksResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReleaseBlocksResponse) GetReleased() []string {
@@ -1920,7 +2452,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2464,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[27]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2477,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListClaimsRequest) GetHost() string {
@@ -1964,7 +2496,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2508,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[28]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2521,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListClaimsResponse) GetClaims() []*Claim {
@@ -2012,7 +2544,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2556,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[29]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2569,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Claim) GetPrefix() string {
@@ -2085,7 +2617,7 @@ type ReleaseHostRequest struct {
 
 func (x *ReleaseHostRequest) Reset() {
 	*x = ReleaseHostRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2629,7 @@ func (x *ReleaseHostRequest) String() string {
 func (*ReleaseHostRequest) ProtoMessage() {}
 
 func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[30]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2642,7 @@ func (x *ReleaseHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseHostRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReleaseHostRequest) GetHost() string {
@@ -2136,7 +2668,7 @@ type ReleaseHostResponse struct {
 
 func (x *ReleaseHostResponse) Reset() {
 	*x = ReleaseHostResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2680,7 @@ func (x *ReleaseHostResponse) String() string {
 func (*ReleaseHostResponse) ProtoMessage() {}
 
 func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[31]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2693,7 @@ func (x *ReleaseHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHostResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseHostResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReleaseHostResponse) GetReleased() []*Claim {
@@ -2184,7 +2716,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2728,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[32]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2741,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListLeasesRequest) GetContainerId() string {
@@ -2256,7 +2788,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2800,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[33]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2813,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*Lease {
@@ -2307,7 +2839,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2851,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[34]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2864,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Lease) GetAddress() string {
@@ -2400,7 +2932,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2944,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[35]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2957,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListRoutesRequest) GetOwner() string {
@@ -2444,7 +2976,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2988,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[36]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +3001,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2495,7 +3027,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +3039,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[37]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +3052,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Route) GetPrefix() string {
@@ -2589,7 +3121,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +3133,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[38]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +3146,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *NextHop) GetAddress() string {
@@ -2640,7 +3172,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +3184,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[39]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +3197,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PlanRequest) GetConfig() []byte {
@@ -2684,7 +3216,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +3228,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[40]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +3241,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PlanResponse) GetEffects() *Effects {
@@ -2727,7 +3259,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3271,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[41]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3284,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{50}
 }
 
 type ReloadResponse struct {
@@ -2764,7 +3296,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +3308,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[42]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +3321,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReloadResponse) GetEffects() *Effects {
@@ -2815,7 +3347,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3359,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[43]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3372,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Effects) GetChanges() []*ConfigChange {
@@ -2904,7 +3436,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +3448,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[44]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +3461,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ConfigChange) GetKey() string {
@@ -2970,7 +3502,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3514,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[45]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3527,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{45}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -3023,7 +3555,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3567,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[46]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3580,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{46}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DrainRequest) GetReason() string {
@@ -3080,7 +3612,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3092,7 +3624,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[47]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +3637,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{47}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{56}
 }
 
 type DrainProgress struct {
@@ -3128,7 +3660,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3672,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[48]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3685,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{48}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DrainProgress) GetStage() string {
@@ -3249,7 +3781,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3793,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[49]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3806,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{49}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ExplainRequest) GetSubject() string {
@@ -3295,7 +3827,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3839,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[50]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3852,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{50}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ExplainResponse) GetSubject() string {
@@ -3355,7 +3887,7 @@ type ExplainStep struct {
 
 func (x *ExplainStep) Reset() {
 	*x = ExplainStep{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[51]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3899,7 @@ func (x *ExplainStep) String() string {
 func (*ExplainStep) ProtoMessage() {}
 
 func (x *ExplainStep) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[51]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3912,7 @@ func (x *ExplainStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainStep.ProtoReflect.Descriptor instead.
 func (*ExplainStep) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{51}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ExplainStep) GetLink() string {
@@ -3414,7 +3946,7 @@ type ResetPeerRequest struct {
 
 func (x *ResetPeerRequest) Reset() {
 	*x = ResetPeerRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[52]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3426,7 +3958,7 @@ func (x *ResetPeerRequest) String() string {
 func (*ResetPeerRequest) ProtoMessage() {}
 
 func (x *ResetPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[52]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3439,7 +3971,7 @@ func (x *ResetPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPeerRequest.ProtoReflect.Descriptor instead.
 func (*ResetPeerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{52}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ResetPeerRequest) GetPeer() string {
@@ -3466,7 +3998,7 @@ type ResetPeerResponse struct {
 
 func (x *ResetPeerResponse) Reset() {
 	*x = ResetPeerResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[53]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +4010,7 @@ func (x *ResetPeerResponse) String() string {
 func (*ResetPeerResponse) ProtoMessage() {}
 
 func (x *ResetPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[53]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +4023,7 @@ func (x *ResetPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPeerResponse.ProtoReflect.Descriptor instead.
 func (*ResetPeerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{53}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ResetPeerResponse) GetPeer() string {
@@ -3512,7 +4044,7 @@ var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\n" +
-	"\x1dagent/api/v1/hostfabric.proto\x12\rhostfabric.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n" +
+	"\x1dagent/api/v1/hostfabric.proto\x12\rhostfabric.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n" +
 	"\bEndpoint\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
@@ -3522,14 +4054,27 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\bhost_mac\x18\x06 \x01(\tR\ahostMac\x12\x1c\n" +
 	"\taddresses\x18\a \x03(\tR\taddresses\x12\x1a\n" +
 	"\bgateways\x18\b \x03(\tR\bgateways\x12\x10\n" +
-	"\x03mtu\x18\t \x01(\rR\x03mtu\"\xaa\x01\n" +
+	"\x03mtu\x18\t \x01(\rR\x03mtu\x12\x12\n" +
+	"\x04name\x18\n" +
+	" \x01(\tR\x04name\x12;\n" +
+	"\x06labels\x18\v \x03(\v2#.hostfabric.v1.Endpoint.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05owner\x18\f \x01(\tR\x05owner\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x02\n" +
 	"\rAttachRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
 	"\x05netns\x18\x03 \x01(\tR\x05netns\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x10\n" +
 	"\x03mtu\x18\x05 \x01(\rR\x03mtu\x12\x12\n" +
-	"\x04pool\x18\x06 \x01(\tR\x04pool\"E\n" +
+	"\x04pool\x18\x06 \x01(\tR\x04pool\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12@\n" +
+	"\x06labels\x18\b \x03(\v2(.hostfabric.v1.AttachRequest.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06family\x18\t \x01(\tR\x06family\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
 	"\x0eAttachResponse\x123\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\"P\n" +
 	"\rDetachRequest\x12!\n" +
@@ -3552,7 +4097,42 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x0eAttachmentList\x12;\n" +
 	"\vattachments\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\vattachments\"H\n" +
 	"\x0fCollectResponse\x125\n" +
-	"\bdetached\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\bdetached\"\x12\n" +
+	"\bdetached\x18\x01 \x03(\v2\x19.hostfabric.v1.AttachmentR\bdetached\"\xe7\x01\n" +
+	"\x14ListEndpointsRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12G\n" +
+	"\x06labels\x18\x04 \x03(\v2/.hostfabric.v1.ListEndpointsRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
+	"\x15ListEndpointsResponse\x125\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x17.hostfabric.v1.EndpointR\tendpoints\"\xc8\x01\n" +
+	"\x15AcquireSandboxRequest\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12H\n" +
+	"\x06labels\x18\x03 \x03(\v20.hostfabric.v1.AcquireSandboxRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
+	"\x16AcquireSandboxResponse\x120\n" +
+	"\asandbox\x18\x01 \x01(\v2\x16.hostfabric.v1.SandboxR\asandbox\"?\n" +
+	"\x15ReleaseSandboxRequest\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\".\n" +
+	"\x16ReleaseSandboxResponse\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\"\x16\n" +
+	"\x14ListSandboxesRequest\"s\n" +
+	"\x15ListSandboxesResponse\x124\n" +
+	"\tsandboxes\x18\x01 \x03(\v2\x16.hostfabric.v1.SandboxR\tsandboxes\x12\x10\n" +
+	"\x03low\x18\x02 \x01(\rR\x03low\x12\x12\n" +
+	"\x04high\x18\x03 \x01(\rR\x04high\"\xae\x01\n" +
+	"\aSandbox\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\tR\x06holder\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x123\n" +
+	"\bendpoint\x18\x05 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\"\x12\n" +
 	"\x10GetStatusRequest\"\xaa\x05\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
@@ -3773,14 +4353,17 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
 	"\x11ResetPeerResponse\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
-	"\x06effect\x18\x02 \x01(\tR\x06effect2\xf8\n" +
-	"\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect2\xee\r\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
 	"\x06Detach\x12\x1c.hostfabric.v1.DetachRequest\x1a\x1d.hostfabric.v1.DetachResponse\x12B\n" +
 	"\x05Check\x12\x1b.hostfabric.v1.CheckRequest\x1a\x1c.hostfabric.v1.CheckResponse\x12H\n" +
-	"\aCollect\x12\x1d.hostfabric.v1.CollectRequest\x1a\x1e.hostfabric.v1.CollectResponse\x12N\n" +
+	"\aCollect\x12\x1d.hostfabric.v1.CollectRequest\x1a\x1e.hostfabric.v1.CollectResponse\x12Z\n" +
+	"\rListEndpoints\x12#.hostfabric.v1.ListEndpointsRequest\x1a$.hostfabric.v1.ListEndpointsResponse\x12]\n" +
+	"\x0eAcquireSandbox\x12$.hostfabric.v1.AcquireSandboxRequest\x1a%.hostfabric.v1.AcquireSandboxResponse\x12]\n" +
+	"\x0eReleaseSandbox\x12$.hostfabric.v1.ReleaseSandboxRequest\x1a%.hostfabric.v1.ReleaseSandboxResponse\x12Z\n" +
+	"\rListSandboxes\x12#.hostfabric.v1.ListSandboxesRequest\x1a$.hostfabric.v1.ListSandboxesResponse\x12N\n" +
 	"\tGetStatus\x12\x1f.hostfabric.v1.GetStatusRequest\x1a .hostfabric.v1.GetStatusResponse\x12N\n" +
 	"\tListPeers\x12\x1f.hostfabric.v1.ListPeersRequest\x1a .hostfabric.v1.ListPeersResponse\x12Q\n" +
 	"\n" +
@@ -3812,143 +4395,173 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
-	(*Endpoint)(nil),              // 0: hostfabric.v1.Endpoint
-	(*AttachRequest)(nil),         // 1: hostfabric.v1.AttachRequest
-	(*AttachResponse)(nil),        // 2: hostfabric.v1.AttachResponse
-	(*DetachRequest)(nil),         // 3: hostfabric.v1.DetachRequest
-	(*DetachResponse)(nil),        // 4: hostfabric.v1.DetachResponse
-	(*CheckRequest)(nil),          // 5: hostfabric.v1.CheckRequest
-	(*CheckResponse)(nil),         // 6: hostfabric.v1.CheckResponse
-	(*Attachment)(nil),            // 7: hostfabric.v1.Attachment
-	(*CollectRequest)(nil),        // 8: hostfabric.v1.CollectRequest
-	(*AttachmentList)(nil),        // 9: hostfabric.v1.AttachmentList
-	(*CollectResponse)(nil),       // 10: hostfabric.v1.CollectResponse
-	(*GetStatusRequest)(nil),      // 11: hostfabric.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 12: hostfabric.v1.GetStatusResponse
-	(*BFDProcess)(nil),            // 13: hostfabric.v1.BFDProcess
-	(*SpeakerStatus)(nil),         // 14: hostfabric.v1.SpeakerStatus
-	(*ListPeersRequest)(nil),      // 15: hostfabric.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 16: hostfabric.v1.ListPeersResponse
-	(*Peer)(nil),                  // 17: hostfabric.v1.Peer
-	(*BFDSession)(nil),            // 18: hostfabric.v1.BFDSession
-	(*RefusedCount)(nil),          // 19: hostfabric.v1.RefusedCount
-	(*Refusal)(nil),               // 20: hostfabric.v1.Refusal
-	(*ListBlocksRequest)(nil),     // 21: hostfabric.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),    // 22: hostfabric.v1.ListBlocksResponse
-	(*Budget)(nil),                // 23: hostfabric.v1.Budget
-	(*Block)(nil),                 // 24: hostfabric.v1.Block
-	(*ReleaseBlocksRequest)(nil),  // 25: hostfabric.v1.ReleaseBlocksRequest
-	(*ReleaseBlocksResponse)(nil), // 26: hostfabric.v1.ReleaseBlocksResponse
-	(*ListClaimsRequest)(nil),     // 27: hostfabric.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),    // 28: hostfabric.v1.ListClaimsResponse
-	(*Claim)(nil),                 // 29: hostfabric.v1.Claim
-	(*ReleaseHostRequest)(nil),    // 30: hostfabric.v1.ReleaseHostRequest
-	(*ReleaseHostResponse)(nil),   // 31: hostfabric.v1.ReleaseHostResponse
-	(*ListLeasesRequest)(nil),     // 32: hostfabric.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),    // 33: hostfabric.v1.ListLeasesResponse
-	(*Lease)(nil),                 // 34: hostfabric.v1.Lease
-	(*ListRoutesRequest)(nil),     // 35: hostfabric.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 36: hostfabric.v1.ListRoutesResponse
-	(*Route)(nil),                 // 37: hostfabric.v1.Route
-	(*NextHop)(nil),               // 38: hostfabric.v1.NextHop
-	(*PlanRequest)(nil),           // 39: hostfabric.v1.PlanRequest
-	(*PlanResponse)(nil),          // 40: hostfabric.v1.PlanResponse
-	(*ReloadRequest)(nil),         // 41: hostfabric.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 42: hostfabric.v1.ReloadResponse
-	(*Effects)(nil),               // 43: hostfabric.v1.Effects
-	(*ConfigChange)(nil),          // 44: hostfabric.v1.ConfigChange
-	(*SessionChange)(nil),         // 45: hostfabric.v1.SessionChange
-	(*DrainRequest)(nil),          // 46: hostfabric.v1.DrainRequest
-	(*UndrainRequest)(nil),        // 47: hostfabric.v1.UndrainRequest
-	(*DrainProgress)(nil),         // 48: hostfabric.v1.DrainProgress
-	(*ExplainRequest)(nil),        // 49: hostfabric.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 50: hostfabric.v1.ExplainResponse
-	(*ExplainStep)(nil),           // 51: hostfabric.v1.ExplainStep
-	(*ResetPeerRequest)(nil),      // 52: hostfabric.v1.ResetPeerRequest
-	(*ResetPeerResponse)(nil),     // 53: hostfabric.v1.ResetPeerResponse
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*Endpoint)(nil),               // 0: hostfabric.v1.Endpoint
+	(*AttachRequest)(nil),          // 1: hostfabric.v1.AttachRequest
+	(*AttachResponse)(nil),         // 2: hostfabric.v1.AttachResponse
+	(*DetachRequest)(nil),          // 3: hostfabric.v1.DetachRequest
+	(*DetachResponse)(nil),         // 4: hostfabric.v1.DetachResponse
+	(*CheckRequest)(nil),           // 5: hostfabric.v1.CheckRequest
+	(*CheckResponse)(nil),          // 6: hostfabric.v1.CheckResponse
+	(*Attachment)(nil),             // 7: hostfabric.v1.Attachment
+	(*CollectRequest)(nil),         // 8: hostfabric.v1.CollectRequest
+	(*AttachmentList)(nil),         // 9: hostfabric.v1.AttachmentList
+	(*CollectResponse)(nil),        // 10: hostfabric.v1.CollectResponse
+	(*ListEndpointsRequest)(nil),   // 11: hostfabric.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),  // 12: hostfabric.v1.ListEndpointsResponse
+	(*AcquireSandboxRequest)(nil),  // 13: hostfabric.v1.AcquireSandboxRequest
+	(*AcquireSandboxResponse)(nil), // 14: hostfabric.v1.AcquireSandboxResponse
+	(*ReleaseSandboxRequest)(nil),  // 15: hostfabric.v1.ReleaseSandboxRequest
+	(*ReleaseSandboxResponse)(nil), // 16: hostfabric.v1.ReleaseSandboxResponse
+	(*ListSandboxesRequest)(nil),   // 17: hostfabric.v1.ListSandboxesRequest
+	(*ListSandboxesResponse)(nil),  // 18: hostfabric.v1.ListSandboxesResponse
+	(*Sandbox)(nil),                // 19: hostfabric.v1.Sandbox
+	(*GetStatusRequest)(nil),       // 20: hostfabric.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 21: hostfabric.v1.GetStatusResponse
+	(*BFDProcess)(nil),             // 22: hostfabric.v1.BFDProcess
+	(*SpeakerStatus)(nil),          // 23: hostfabric.v1.SpeakerStatus
+	(*ListPeersRequest)(nil),       // 24: hostfabric.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 25: hostfabric.v1.ListPeersResponse
+	(*Peer)(nil),                   // 26: hostfabric.v1.Peer
+	(*BFDSession)(nil),             // 27: hostfabric.v1.BFDSession
+	(*RefusedCount)(nil),           // 28: hostfabric.v1.RefusedCount
+	(*Refusal)(nil),                // 29: hostfabric.v1.Refusal
+	(*ListBlocksRequest)(nil),      // 30: hostfabric.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),     // 31: hostfabric.v1.ListBlocksResponse
+	(*Budget)(nil),                 // 32: hostfabric.v1.Budget
+	(*Block)(nil),                  // 33: hostfabric.v1.Block
+	(*ReleaseBlocksRequest)(nil),   // 34: hostfabric.v1.ReleaseBlocksRequest
+	(*ReleaseBlocksResponse)(nil),  // 35: hostfabric.v1.ReleaseBlocksResponse
+	(*ListClaimsRequest)(nil),      // 36: hostfabric.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),     // 37: hostfabric.v1.ListClaimsResponse
+	(*Claim)(nil),                  // 38: hostfabric.v1.Claim
+	(*ReleaseHostRequest)(nil),     // 39: hostfabric.v1.ReleaseHostRequest
+	(*ReleaseHostResponse)(nil),    // 40: hostfabric.v1.ReleaseHostResponse
+	(*ListLeasesRequest)(nil),      // 41: hostfabric.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),     // 42: hostfabric.v1.ListLeasesResponse
+	(*Lease)(nil),                  // 43: hostfabric.v1.Lease
+	(*ListRoutesRequest)(nil),      // 44: hostfabric.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),     // 45: hostfabric.v1.ListRoutesResponse
+	(*Route)(nil),                  // 46: hostfabric.v1.Route
+	(*NextHop)(nil),                // 47: hostfabric.v1.NextHop
+	(*PlanRequest)(nil),            // 48: hostfabric.v1.PlanRequest
+	(*PlanResponse)(nil),           // 49: hostfabric.v1.PlanResponse
+	(*ReloadRequest)(nil),          // 50: hostfabric.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 51: hostfabric.v1.ReloadResponse
+	(*Effects)(nil),                // 52: hostfabric.v1.Effects
+	(*ConfigChange)(nil),           // 53: hostfabric.v1.ConfigChange
+	(*SessionChange)(nil),          // 54: hostfabric.v1.SessionChange
+	(*DrainRequest)(nil),           // 55: hostfabric.v1.DrainRequest
+	(*UndrainRequest)(nil),         // 56: hostfabric.v1.UndrainRequest
+	(*DrainProgress)(nil),          // 57: hostfabric.v1.DrainProgress
+	(*ExplainRequest)(nil),         // 58: hostfabric.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 59: hostfabric.v1.ExplainResponse
+	(*ExplainStep)(nil),            // 60: hostfabric.v1.ExplainStep
+	(*ResetPeerRequest)(nil),       // 61: hostfabric.v1.ResetPeerRequest
+	(*ResetPeerResponse)(nil),      // 62: hostfabric.v1.ResetPeerResponse
+	nil,                            // 63: hostfabric.v1.Endpoint.LabelsEntry
+	nil,                            // 64: hostfabric.v1.AttachRequest.LabelsEntry
+	nil,                            // 65: hostfabric.v1.ListEndpointsRequest.LabelsEntry
+	nil,                            // 66: hostfabric.v1.AcquireSandboxRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 68: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
-	0,  // 0: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
-	0,  // 1: hostfabric.v1.CheckResponse.endpoint:type_name -> hostfabric.v1.Endpoint
-	9,  // 2: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
-	7,  // 3: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
-	7,  // 4: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	54, // 5: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	14, // 6: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
-	13, // 7: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
-	54, // 8: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
-	17, // 9: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	55, // 10: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
-	18, // 11: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
-	19, // 12: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
-	20, // 13: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
-	54, // 14: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
-	55, // 15: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
-	55, // 16: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
-	24, // 17: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
-	23, // 18: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
-	29, // 19: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	54, // 20: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
-	29, // 21: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	55, // 22: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	55, // 23: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
-	34, // 24: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	54, // 25: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
-	37, // 26: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
-	38, // 27: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	43, // 28: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
-	43, // 29: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
-	44, // 30: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
-	45, // 31: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	55, // 32: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	54, // 33: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	54, // 34: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	51, // 35: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
-	1,  // 36: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 37: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 38: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 39: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 40: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	15, // 41: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	21, // 42: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	32, // 43: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	35, // 44: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	25, // 45: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	27, // 46: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	30, // 47: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	39, // 48: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	41, // 49: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	46, // 50: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	47, // 51: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	49, // 52: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
-	52, // 53: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
-	2,  // 54: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 55: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 56: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 57: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 58: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	16, // 59: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	22, // 60: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	33, // 61: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	36, // 62: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	26, // 63: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	28, // 64: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	31, // 65: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	40, // 66: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	42, // 67: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	48, // 68: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	48, // 69: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	50, // 70: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
-	53, // 71: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
-	54, // [54:72] is the sub-list for method output_type
-	36, // [36:54] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	63, // 0: hostfabric.v1.Endpoint.labels:type_name -> hostfabric.v1.Endpoint.LabelsEntry
+	64, // 1: hostfabric.v1.AttachRequest.labels:type_name -> hostfabric.v1.AttachRequest.LabelsEntry
+	0,  // 2: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
+	0,  // 3: hostfabric.v1.CheckResponse.endpoint:type_name -> hostfabric.v1.Endpoint
+	9,  // 4: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
+	7,  // 5: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
+	7,  // 6: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
+	65, // 7: hostfabric.v1.ListEndpointsRequest.labels:type_name -> hostfabric.v1.ListEndpointsRequest.LabelsEntry
+	0,  // 8: hostfabric.v1.ListEndpointsResponse.endpoints:type_name -> hostfabric.v1.Endpoint
+	66, // 9: hostfabric.v1.AcquireSandboxRequest.labels:type_name -> hostfabric.v1.AcquireSandboxRequest.LabelsEntry
+	19, // 10: hostfabric.v1.AcquireSandboxResponse.sandbox:type_name -> hostfabric.v1.Sandbox
+	19, // 11: hostfabric.v1.ListSandboxesResponse.sandboxes:type_name -> hostfabric.v1.Sandbox
+	67, // 12: hostfabric.v1.Sandbox.since:type_name -> google.protobuf.Timestamp
+	0,  // 13: hostfabric.v1.Sandbox.endpoint:type_name -> hostfabric.v1.Endpoint
+	67, // 14: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	23, // 15: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
+	22, // 16: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
+	67, // 17: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	26, // 18: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
+	68, // 19: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	27, // 20: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
+	28, // 21: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
+	29, // 22: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
+	67, // 23: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
+	68, // 24: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
+	68, // 25: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
+	33, // 26: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
+	32, // 27: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
+	38, // 28: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
+	67, // 29: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	38, // 30: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
+	68, // 31: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	68, // 32: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	43, // 33: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
+	67, // 34: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	46, // 35: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
+	47, // 36: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
+	52, // 37: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
+	52, // 38: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
+	53, // 39: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
+	54, // 40: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
+	68, // 41: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	67, // 42: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	67, // 43: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	60, // 44: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
+	1,  // 45: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 46: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 47: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 48: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 49: hostfabric.v1.Hostfabric.ListEndpoints:input_type -> hostfabric.v1.ListEndpointsRequest
+	13, // 50: hostfabric.v1.Hostfabric.AcquireSandbox:input_type -> hostfabric.v1.AcquireSandboxRequest
+	15, // 51: hostfabric.v1.Hostfabric.ReleaseSandbox:input_type -> hostfabric.v1.ReleaseSandboxRequest
+	17, // 52: hostfabric.v1.Hostfabric.ListSandboxes:input_type -> hostfabric.v1.ListSandboxesRequest
+	20, // 53: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	24, // 54: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	30, // 55: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	41, // 56: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	44, // 57: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	34, // 58: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	36, // 59: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	39, // 60: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	48, // 61: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	50, // 62: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	55, // 63: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	56, // 64: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	58, // 65: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
+	61, // 66: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
+	2,  // 67: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 68: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 69: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 70: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 71: hostfabric.v1.Hostfabric.ListEndpoints:output_type -> hostfabric.v1.ListEndpointsResponse
+	14, // 72: hostfabric.v1.Hostfabric.AcquireSandbox:output_type -> hostfabric.v1.AcquireSandboxResponse
+	16, // 73: hostfabric.v1.Hostfabric.ReleaseSandbox:output_type -> hostfabric.v1.ReleaseSandboxResponse
+	18, // 74: hostfabric.v1.Hostfabric.ListSandboxes:output_type -> hostfabric.v1.ListSandboxesResponse
+	21, // 75: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	25, // 76: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	31, // 77: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	42, // 78: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	45, // 79: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	35, // 80: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	37, // 81: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	40, // 82: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	49, // 83: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	51, // 84: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	57, // 85: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	57, // 86: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	59, // 87: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	62, // 88: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
+	67, // [67:89] is the sub-list for method output_type
+	45, // [45:67] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -3962,7 +4575,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,24 +22,28 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Hostfabric_Attach_FullMethodName        = "/hostfabric.v1.Hostfabric/Attach"
-	Hostfabric_Detach_FullMethodName        = "/hostfabric.v1.Hostfabric/Detach"
-	Hostfabric_Check_FullMethodName         = "/hostfabric.v1.Hostfabric/Check"
-	Hostfabric_Collect_FullMethodName       = "/hostfabric.v1.Hostfabric/Collect"
-	Hostfabric_GetStatus_FullMethodName     = "/hostfabric.v1.Hostfabric/GetStatus"
-	Hostfabric_ListPeers_FullMethodName     = "/hostfabric.v1.Hostfabric/ListPeers"
-	Hostfabric_ListBlocks_FullMethodName    = "/hostfabric.v1.Hostfabric/ListBlocks"
-	Hostfabric_ListLeases_FullMethodName    = "/hostfabric.v1.Hostfabric/ListLeases"
-	Hostfabric_ListRoutes_FullMethodName    = "/hostfabric.v1.Hostfabric/ListRoutes"
-	Hostfabric_ReleaseBlocks_FullMethodName = "/hostfabric.v1.Hostfabric/ReleaseBlocks"
-	Hostfabric_ListClaims_FullMethodName    = "/hostfabric.v1.Hostfabric/ListClaims"
-	Hostfabric_ReleaseHost_FullMethodName   = "/hostfabric.v1.Hostfabric/ReleaseHost"
-	Hostfabric_Plan_FullMethodName          = "/hostfabric.v1.Hostfabric/Plan"
-	Hostfabric_Reload_FullMethodName        = "/hostfabric.v1.Hostfabric/Reload"
-	Hostfabric_Drain_FullMethodName         = "/hostfabric.v1.Hostfabric/Drain"
-	Hostfabric_Undrain_FullMethodName       = "/hostfabric.v1.Hostfabric/Undrain"
-	Hostfabric_Explain_FullMethodName       = "/hostfabric.v1.Hostfabric/Explain"
-	Hostfabric_ResetPeer_FullMethodName     = "/hostfabric.v1.Hostfabric/ResetPeer"
+	Hostfabric_Attach_FullMethodName         = "/hostfabric.v1.Hostfabric/Attach"
+	Hostfabric_Detach_FullMethodName         = "/hostfabric.v1.Hostfabric/Detach"
+	Hostfabric_Check_FullMethodName          = "/hostfabric.v1.Hostfabric/Check"
+	Hostfabric_Collect_FullMethodName        = "/hostfabric.v1.Hostfabric/Collect"
+	Hostfabric_ListEndpoints_FullMethodName  = "/hostfabric.v1.Hostfabric/ListEndpoints"
+	Hostfabric_AcquireSandbox_FullMethodName = "/hostfabric.v1.Hostfabric/AcquireSandbox"
+	Hostfabric_ReleaseSandbox_FullMethodName = "/hostfabric.v1.Hostfabric/ReleaseSandbox"
+	Hostfabric_ListSandboxes_FullMethodName  = "/hostfabric.v1.Hostfabric/ListSandboxes"
+	Hostfabric_GetStatus_FullMethodName      = "/hostfabric.v1.Hostfabric/GetStatus"
+	Hostfabric_ListPeers_FullMethodName      = "/hostfabric.v1.Hostfabric/ListPeers"
+	Hostfabric_ListBlocks_FullMethodName     = "/hostfabric.v1.Hostfabric/ListBlocks"
+	Hostfabric_ListLeases_FullMethodName     = "/hostfabric.v1.Hostfabric/ListLeases"
+	Hostfabric_ListRoutes_FullMethodName     = "/hostfabric.v1.Hostfabric/ListRoutes"
+	Hostfabric_ReleaseBlocks_FullMethodName  = "/hostfabric.v1.Hostfabric/ReleaseBlocks"
+	Hostfabric_ListClaims_FullMethodName     = "/hostfabric.v1.Hostfabric/ListClaims"
+	Hostfabric_ReleaseHost_FullMethodName    = "/hostfabric.v1.Hostfabric/ReleaseHost"
+	Hostfabric_Plan_FullMethodName           = "/hostfabric.v1.Hostfabric/Plan"
+	Hostfabric_Reload_FullMethodName         = "/hostfabric.v1.Hostfabric/Reload"
+	Hostfabric_Drain_FullMethodName          = "/hostfabric.v1.Hostfabric/Drain"
+	Hostfabric_Undrain_FullMethodName        = "/hostfabric.v1.Hostfabric/Undrain"
+	Hostfabric_Explain_FullMethodName        = "/hostfabric.v1.Hostfabric/Explain"
+	Hostfabric_ResetPeer_FullMethodName      = "/hostfabric.v1.Hostfabric/ResetPeer"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -54,6 +58,14 @@ type HostfabricClient interface {
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	// Collect detaches every endpoint that is not in the given list.
 	Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error)
+	// ListEndpoints lists what is attached.
+	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
+	// AcquireSandbox gives a network namespace that was wired ahead of time to its first and only user. A repeated holder
+	// gets the one that it has.
+	AcquireSandbox(ctx context.Context, in *AcquireSandboxRequest, opts ...grpc.CallOption) (*AcquireSandboxResponse, error)
+	// ReleaseSandbox takes a sandbox off the fabric and removes its namespace. Releasing what is not there succeeds.
+	ReleaseSandbox(ctx context.Context, in *ReleaseSandboxRequest, opts ...grpc.CallOption) (*ReleaseSandboxResponse, error)
+	ListSandboxes(ctx context.Context, in *ListSandboxesRequest, opts ...grpc.CallOption) (*ListSandboxesResponse, error)
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	ListBlocks(ctx context.Context, in *ListBlocksRequest, opts ...grpc.CallOption) (*ListBlocksResponse, error)
@@ -122,6 +134,46 @@ func (c *hostfabricClient) Collect(ctx context.Context, in *CollectRequest, opts
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CollectResponse)
 	err := c.cc.Invoke(ctx, Hostfabric_Collect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEndpointsResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ListEndpoints_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) AcquireSandbox(ctx context.Context, in *AcquireSandboxRequest, opts ...grpc.CallOption) (*AcquireSandboxResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcquireSandboxResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_AcquireSandbox_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) ReleaseSandbox(ctx context.Context, in *ReleaseSandboxRequest, opts ...grpc.CallOption) (*ReleaseSandboxResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseSandboxResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ReleaseSandbox_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) ListSandboxes(ctx context.Context, in *ListSandboxesRequest, opts ...grpc.CallOption) (*ListSandboxesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSandboxesResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_ListSandboxes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -298,6 +350,14 @@ type HostfabricServer interface {
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	// Collect detaches every endpoint that is not in the given list.
 	Collect(context.Context, *CollectRequest) (*CollectResponse, error)
+	// ListEndpoints lists what is attached.
+	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
+	// AcquireSandbox gives a network namespace that was wired ahead of time to its first and only user. A repeated holder
+	// gets the one that it has.
+	AcquireSandbox(context.Context, *AcquireSandboxRequest) (*AcquireSandboxResponse, error)
+	// ReleaseSandbox takes a sandbox off the fabric and removes its namespace. Releasing what is not there succeeds.
+	ReleaseSandbox(context.Context, *ReleaseSandboxRequest) (*ReleaseSandboxResponse, error)
+	ListSandboxes(context.Context, *ListSandboxesRequest) (*ListSandboxesResponse, error)
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	ListBlocks(context.Context, *ListBlocksRequest) (*ListBlocksResponse, error)
@@ -343,6 +403,18 @@ func (UnimplementedHostfabricServer) Check(context.Context, *CheckRequest) (*Che
 }
 func (UnimplementedHostfabricServer) Collect(context.Context, *CollectRequest) (*CollectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Collect not implemented")
+}
+func (UnimplementedHostfabricServer) ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEndpoints not implemented")
+}
+func (UnimplementedHostfabricServer) AcquireSandbox(context.Context, *AcquireSandboxRequest) (*AcquireSandboxResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcquireSandbox not implemented")
+}
+func (UnimplementedHostfabricServer) ReleaseSandbox(context.Context, *ReleaseSandboxRequest) (*ReleaseSandboxResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseSandbox not implemented")
+}
+func (UnimplementedHostfabricServer) ListSandboxes(context.Context, *ListSandboxesRequest) (*ListSandboxesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSandboxes not implemented")
 }
 func (UnimplementedHostfabricServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
@@ -475,6 +547,78 @@ func _Hostfabric_Collect_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(HostfabricServer).Collect(ctx, req.(*CollectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_ListEndpoints_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEndpointsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ListEndpoints(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ListEndpoints_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ListEndpoints(ctx, req.(*ListEndpointsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_AcquireSandbox_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcquireSandboxRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).AcquireSandbox(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_AcquireSandbox_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).AcquireSandbox(ctx, req.(*AcquireSandboxRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_ReleaseSandbox_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseSandboxRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ReleaseSandbox(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ReleaseSandbox_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ReleaseSandbox(ctx, req.(*ReleaseSandboxRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_ListSandboxes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSandboxesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).ListSandboxes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_ListSandboxes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).ListSandboxes(ctx, req.(*ListSandboxesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -739,6 +883,22 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Collect",
 			Handler:    _Hostfabric_Collect_Handler,
+		},
+		{
+			MethodName: "ListEndpoints",
+			Handler:    _Hostfabric_ListEndpoints_Handler,
+		},
+		{
+			MethodName: "AcquireSandbox",
+			Handler:    _Hostfabric_AcquireSandbox_Handler,
+		},
+		{
+			MethodName: "ReleaseSandbox",
+			Handler:    _Hostfabric_ReleaseSandbox_Handler,
+		},
+		{
+			MethodName: "ListSandboxes",
+			Handler:    _Hostfabric_ListSandboxes_Handler,
 		},
 		{
 			MethodName: "GetStatus",

@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Description is what a caller says of an endpoint. It is kept as long as the endpoint is, and changes nothing in the kernel.
+type Description struct {
+	Name   string            `json:"name,omitempty"` // one or more DNS labels; empty: none
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Notes keeps descriptions for the next run of the agent, by host link; notes.Store is the real one.
+type Notes interface {
+	Put(link string, d Description) error
+	Delete(link string) error
+	All() map[string]Description
+}
+
+// noNotes keeps nothing.
+type noNotes struct{}
+
+func (noNotes) Put(string, Description) error { return nil }
+func (noNotes) Delete(string) error           { return nil }
+func (noNotes) All() map[string]Description   { return nil }
+
+// Limits of a description: a name fits a DNS name with the host's behind it (RFC 1035 section 2.3.4), labels are as Kubernetes has
+// them or somewhat longer.
+const (
+	maxName       = 128
+	maxLabels     = 64
+	maxLabelKey   = 317
+	maxLabelValue = 1024
+	maxLabelBytes = 16 << 10 // all of an endpoint
+)
+
+// nameLabel is a DNS label (RFC 1123 section 2.1), and underscores, which container names have.
+var nameLabel = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?$`)
+
+// Validate reports everything that is wrong with it, as ErrInvalid.
+func (d Description) Validate() error {
+	var errs []error
+	if d.Name != "" {
+		ok := len(d.Name) <= maxName
+		for label := range strings.SplitSeq(d.Name, ".") {
+			ok = ok && nameLabel.MatchString(label)
+		}
+		if !ok {
+			errs = append(errs, fmt.Errorf("%w: name %.64q: want DNS labels of 1 to 63 of a-z A-Z 0-9 _ - joined by dots, at most %d bytes",
+				ErrInvalid, d.Name, maxName))
+		}
+	}
+	if len(d.Labels) > maxLabels {
+		return errors.Join(append(errs, fmt.Errorf("%w: %d labels: want at most %d", ErrInvalid, len(d.Labels), maxLabels))...)
+	}
+	size := 0
+	for key, value := range d.Labels {
+		size += len(key) + len(value)
+		switch {
+		case key == "" || len(key) > maxLabelKey || !printable(key) || strings.ContainsAny(key, "= "):
+			errs = append(errs, fmt.Errorf("%w: label %.64q: want a key of 1 to %d printable bytes without '=' and space", ErrInvalid, key, maxLabelKey))
+		case len(value) > maxLabelValue || !printable(value):
+			errs = append(errs, fmt.Errorf("%w: label %s: want a value of at most %d printable bytes", ErrInvalid, key, maxLabelValue))
+		}
+	}
+	if size > maxLabelBytes {
+		errs = append(errs, fmt.Errorf("%w: labels have %d bytes: want at most %d", ErrInvalid, size, maxLabelBytes))
+	}
+	return errors.Join(errs...)
+}
+
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+func (d Description) undescribed() bool { return d.Name == "" && len(d.Labels) == 0 }
+
+// Describe sets what is said of an endpoint in place of what was said before.
+func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
+	if err := errors.Join(key.Validate(), d.Validate()); err != nil {
+		return err
+	}
+	if err := a.awaitReady(ctx); err != nil {
+		return err
+	}
+	unlock, err := a.keys.Lock(ctx, key)
+	if err != nil {
+		return fmt.Errorf("describe %s: waiting for another request on it: %w", key, err)
+	}
+	defer unlock()
+	ep, ok := a.Endpoint(key)
+	if !ok {
+		return fmt.Errorf("describe %s: %w", key, ErrNotFound)
+	}
+	return a.describe(ep, d)
+}
+
+// describe is Describe for who holds the key's lock.
+func (a *Agent) describe(ep Endpoint, d Description) error {
+	d.Labels = maps.Clone(d.Labels)
+	var err error
+	if d.undescribed() {
+		err = a.opts.Notes.Delete(ep.HostInterface)
+	} else {
+		err = a.opts.Notes.Put(ep.HostInterface, d)
+	}
+	if err != nil {
+		return fmt.Errorf("describe %s: %w: %w", ep.Key, ErrStorage, err)
+	}
+	ep.Description = d
+	a.record(ep)
+	return nil
+}
+
+// dropNote forgets what was said of an endpoint. A note that stays is dropped when the agent starts anew.
+func (a *Agent) dropNote(ep Endpoint) {
+	if ep.undescribed() {
+		return
+	}
+	if err := a.opts.Notes.Delete(ep.HostInterface); err != nil {
+		a.log.Warn("what was said of a detached container is not removed", "container", ep.ContainerID, "interface", ep.Interface, "err", err)
+	}
+}
+
+// recall gives the endpoints of an earlier run back what was said of them, and drops what was said of those that are gone.
+func (a *Agent) recall() error {
+	all := a.opts.Notes.All()
+	for _, ep := range a.Endpoints() {
+		if d, ok := all[ep.HostInterface]; ok {
+			ep.Description = d
+			a.record(ep)
+			delete(all, ep.HostInterface)
+		}
+	}
+	for link := range all {
+		if err := a.opts.Notes.Delete(link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
