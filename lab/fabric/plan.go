@@ -32,8 +32,10 @@ type Shape struct {
 	BFD        bool     // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
 	// BFDGraceful has ToRs of BIRD take a host that BFD says is dead for one that restarts.
 	BFDGraceful bool
-	Sandboxes   int // that every host keeps ready, beside its containers
-	Feed        int // prefixes that the spine announces beside the default route; up to 2^20
+	// Reconcile is between a host's comparisons of leases with links; default the agent's own.
+	Reconcile time.Duration
+	Sandboxes int // that every host keeps ready, beside its containers
+	Feed      int // prefixes that the spine announces beside the default route; up to 2^20
 
 	Source      Source        // of the hosts' blocks; default Static
 	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
