@@ -49,7 +49,8 @@ func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint,
 		return endpoint.Endpoint{}, w.wireErr
 	}
 	for _, l := range w.links {
-		if l.Netns == s.Netns && l.ContainerLink == s.ContainerLink {
+		leftover := l.HostLink == s.HostLink && l.Alias == ""
+		if l.Netns == s.Netns && l.ContainerLink == s.ContainerLink && !leftover {
 			return endpoint.Endpoint{}, fmt.Errorf("%s: %w", s.ContainerLink, endpoint.ErrLinkExists)
 		}
 	}

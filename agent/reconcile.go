@@ -137,6 +137,8 @@ func strangers(live []endpoint.Live, held map[Key][]ipam.Lease, own []netip.Pref
 		if al, err := parseAlias(l.Alias); err == nil {
 			by = fmt.Sprintf("container %s, which has no lease", al.Key)
 			leases = leaseAddrs(held[al.Key])
+		} else if key, ok := leaseholder(l.HostLink, held); ok {
+			leases = leaseAddrs(held[key])
 		}
 		for _, addr := range l.Addrs {
 			if !slices.Contains(leases, addr) && slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(addr) }) {
@@ -145,6 +147,17 @@ func strangers(live []endpoint.Live, held map[Key][]ipam.Lease, own []netip.Pref
 		}
 	}
 	return out
+}
+
+// leaseholder finds whose a host link is by its name. While it is wired it has no record yet, and it keeps none if a crash comes in
+// between.
+func leaseholder(hostLink string, held map[Key][]ipam.Lease) (Key, bool) {
+	for key := range held {
+		if endpoint.HostLink(key.ContainerID, key.Interface) == hostLink {
+			return key, true
+		}
+	}
+	return Key{}, false
 }
 
 func inUse(addr netip.Addr, by string) ipam.InUse {

@@ -152,3 +152,37 @@ func TestFullPoolIsNoInvalidRequest(t *testing.T) {
 		t.Errorf("invalid %v, exhausted %v: %v", errors.Is(err, agent.ErrInvalid), errors.Is(err, agent.ErrExhausted), err)
 	}
 }
+
+// TestAttachCutShortByACrash has a link without a record, as a SIGKILL in the middle of wiring leaves it: its address is in use by
+// nobody but the container that holds the lease, and the runtime's next try attaches that.
+func TestAttachCutShortByACrash(t *testing.T) {
+	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
+	first := newRig(t, file, wirer, "10.64.0.0/26")
+	ep := first.attach(t, "web")
+	first.stop()
+	wirer.mu.Lock()
+	half := wirer.links[ep.HostInterface]
+	half.Alias = ""
+	wirer.links[ep.HostInterface] = half
+	lists := wirer.lists
+	wirer.mu.Unlock()
+
+	second := newRig(t, file, wirer, "10.64.0.0/26")
+	eventually(t, "leases are compared with links, twice and more", func() bool {
+		wirer.mu.Lock()
+		defer wirer.mu.Unlock()
+		return wirer.lists > lists+4
+	})
+	if inUse := second.leases.InUse(); len(inUse) > 0 {
+		t.Errorf("set aside: %v", inUse)
+	}
+	again := second.attach(t, "web")
+	if again.Addresses[0] != ep.Addresses[0] {
+		t.Errorf("attached anew with %v, its lease was of %v", again.Addresses, ep.Addresses)
+	}
+	wirer.mu.Lock()
+	defer wirer.mu.Unlock()
+	if l := wirer.links[again.HostInterface]; l.Alias == "" {
+		t.Errorf("the link is still the old one: %+v", l)
+	}
+}

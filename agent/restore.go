@@ -23,7 +23,7 @@ func (a *Agent) restore(ctx context.Context) error {
 	for _, link := range live {
 		al, err := parseAlias(link.Alias)
 		if err != nil {
-			a.log.Warn("container link without a record is left alone", "link", link.HostLink, "err", err)
+			a.log.Warn("container link without a record is left alone until its container is attached once more or detached", "link", link.HostLink, "err", err)
 			continue
 		}
 		ep := Endpoint{Key: al.Key, Owner: al.Owner, HostInterface: link.HostLink, Addresses: leaseAddrs(held[al.Key]), MTU: link.MTU}

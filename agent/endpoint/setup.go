@@ -16,7 +16,7 @@ import (
 
 const sysctlDir = "/proc/sys/net/"
 
-// setupHost gives the host end its alias, makes it deaf to router advertisements and takes it up.
+// setupHost makes the host end deaf to router advertisements and takes it up.
 func (w *Wirer) setupHost(e *Endpoint, index int) error {
 	ipv6 := w.ipv6 && e.MTU >= minMTU6 // below it the kernel gives a link no IPv6 at all
 	if ipv6 {
@@ -28,25 +28,28 @@ func (w *Wirer) setupHost(e *Endpoint, index int) error {
 		}
 	}
 	var b rtnl.Batch
-	b.Begin(unix.RTM_SETLINK, 0)
-	b.Link(index, 0, 0)
-	if e.Alias != "" {
-		b.String(unix.IFLA_IFALIAS, e.Alias)
-	}
+	var what []string
 	if ipv6 {
+		b.Begin(unix.RTM_SETLINK, 0)
+		b.Link(index, 0, 0)
 		spec := b.Nest(unix.IFLA_AF_SPEC)
 		inet6 := b.Nest(unix.AF_INET6)
 		b.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone)
 		b.EndNest(inet6)
 		b.EndNest(spec)
+		what = append(what, "set address generation")
 	}
 	// A request of its own: within one the kernel would raise the link before it reads the rest.
 	b.Begin(unix.RTM_SETLINK, 0)
 	b.Link(index, unix.IFF_UP, unix.IFF_UP)
-	return failures(w.host.Do(&b, nil), []string{"set alias", "set up"})
+	return failures(w.host.Do(&b, nil), append(what, "set up"))
 }
 
-// finishHost tells the host end where the container's addresses are, and waits until it carries packets. The end of a
+// finishHost tells the host end where the container's addresses are, gives it its alias, and waits until it carries packets. The
+// alias comes last of all that is written: whoever finds a link without one after a crash knows that nobody was told of it, and
+// that it may be half of what it should be.
+//
+// The end of a
 // veth that was taken up first gets its carrier from the second, and drops what it is to send until the kernel's link
 // watch has seen that, which takes from microseconds to a second. Linux 6.8 and later catch up when they are asked
 // about the link, so that the first look is the only one.
@@ -56,6 +59,12 @@ func (w *Wirer) finishHost(ctx context.Context, e *Endpoint, index int) error {
 	for _, a := range e.Addrs {
 		neighbour(&b, index, a, e.ContainerMAC)
 		what = append(what, fmt.Sprintf("add neighbour %v", a))
+	}
+	if e.Alias != "" {
+		b.Begin(unix.RTM_SETLINK, 0)
+		b.Link(index, 0, 0)
+		b.String(unix.IFLA_IFALIAS, e.Alias)
+		what = append(what, "set alias")
 	}
 	requestLink(&b, e.HostLink)
 	what = append(what, "read link")

@@ -125,11 +125,11 @@ func (cni) later() bool  { return true } // a DEL is spooled while there is no a
 
 // failure is the shim's error.
 type failure struct {
-	Code int
-	Msg  string
+	Code         int
+	Msg, Details string
 }
 
-func (f *failure) Error() string { return fmt.Sprintf("%d: %s", f.Code, f.Msg) }
+func (f *failure) Error() string { return fmt.Sprintf("%d: %s: %s", f.Code, f.Msg, f.Details) }
 
 func (cni) outcome(err error) (string, bool) {
 	f := (*failure)(nil)
