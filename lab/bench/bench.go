@@ -39,6 +39,7 @@ func (r Result) against(name string, value float64) Result {
 
 // Options are what every benchmark gets.
 type Options struct {
+	Name             string        // of the fabric; default hfbench
 	Agent, Shim, Lab string        // binaries: hostfabric, hostfabric-cni, hostfabric-lab
 	Plugins          string        // directory with the CNI plugins to compare with: ptp, host-local
 	Hosts            int           // of tor.table

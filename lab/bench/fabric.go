@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ func inFabric(ctx context.Context, o Options, hosts, containers int, do func(*fa
 
 // inShape is inFabric for a rack of any shape.
 func inShape(ctx context.Context, o Options, shape fabric.Shape, do func(*fabric.Lab, *workload.Hosts) error) (err error) {
-	shape.Name, shape.Racks = "hfbench", 1
+	shape.Name, shape.Racks = cmp.Or(o.Name, "hfbench"), 1
 	opts := fabric.Options{
 		Shape: shape,
 		Agent: o.Agent, Binary: o.Lab, Timeout: 5 * time.Minute,
