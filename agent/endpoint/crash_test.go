@@ -30,7 +30,7 @@ func TestAliasComesLast(t *testing.T) {
 		if e.Attrs().Alias == "" {
 			continue
 		}
-		if e.IfInfomsg.Flags&unix.IFF_LOWER_UP == 0 {
+		if e.Flags&unix.IFF_LOWER_UP == 0 {
 			t.Error("the link had its alias while the container's end was not up yet")
 		}
 		break

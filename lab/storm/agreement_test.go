@@ -19,6 +19,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 	"github.com/hostfabric/hostfabric/routes/kernel"
+	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
 )
 
 // accounts are the same things as different parts know them. All are sorted.
@@ -143,7 +144,11 @@ func hostAccount(have *accounts) error {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: kernel.Protocol}, netlink.RT_FILTER_PROTOCOL)
+		var routes []netlink.Route
+		err := rtnl.Uninterrupted(func() (err error) {
+			routes, err = netlink.RouteListFiltered(family, &netlink.Route{Protocol: kernel.Protocol}, netlink.RT_FILTER_PROTOCOL) //nolint:forbidigo // retried here
+			return err
+		})
 		if err != nil {
 			return err
 		}
