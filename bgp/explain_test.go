@@ -10,6 +10,7 @@ import (
 )
 
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	received := func(prefix string) string {
 		t.Helper()

@@ -176,6 +176,7 @@ func (b *battlefield) unharmed(t *testing.T) {
 // TestDeadlyUpdates shows that each of the two kills the speaker by a panic, that the first one already has its sender held
 // down, that the second one doubles the time, and that the good router's routes stay in their places.
 func TestDeadlyUpdates(t *testing.T) {
+	t.Parallel()
 	for _, item := range hostile.Deadly(badPeer)[:2] {
 		for _, badFirst := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, hostile first %t", item.Name, badFirst), func(t *testing.T) {
@@ -226,6 +227,7 @@ func TestDeadlyUpdates(t *testing.T) {
 
 // TestDeadlyMessages shows the same, once, of every other place where GoBGP is known to panic.
 func TestDeadlyMessages(t *testing.T) {
+	t.Parallel()
 	for _, item := range hostile.Deadly(badPeer)[2:] {
 		t.Run(item.Name, func(t *testing.T) {
 			t.Parallel()
@@ -245,6 +247,7 @@ func TestDeadlyMessages(t *testing.T) {
 
 // TestCrashThatNamesNobody: the peers are tried in turns until the one is found.
 func TestCrashThatNamesNobody(t *testing.T) {
+	t.Parallel()
 	for _, badFirst := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hostile first %t", badFirst), func(t *testing.T) {
 			t.Parallel()

@@ -90,6 +90,7 @@ func (n *node) wantRefused(t *testing.T, peer, want string) {
 // next hops that are not on the link, beside a good router: none of it is taken, each is counted and told of, and is
 // forgotten when it ends.
 func TestPolicyBreakingPeer(t *testing.T) {
+	t.Parallel()
 	h, r1, r2 := nstest.New(t, "host"), nstest.New(t, "frr"), nstest.New(t, "bird")
 	cable(t, h, r1, 1)
 	cable(t, h, r2, 2)
