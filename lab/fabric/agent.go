@@ -30,14 +30,19 @@ pools:
       - "{{.}}"
 {{- end}}
     block_ipv4: {{.Plan.BlockIPv4}}
-{{- if .Plan.ShrinkAfter}}
-ipam:
-  shrink_after: {{.Plan.ShrinkAfter}}
-{{- end}}
 {{- else}}
 blocks:
-{{- range .Host.Blocks}}
-  - "{{.}}"
+{{- range $block := .Host.Blocks}}
+  - {{with index $.Host.Pools $block}}{prefix: "{{$block}}", pool: {{.}}}{{else}}"{{$block}}"{{end}}
+{{- end}}
+{{- end}}
+{{- if or .Plan.ShrinkAfter .Plan.Reconcile}}
+ipam:
+{{- if .Plan.ShrinkAfter}}
+  shrink_after: {{.Plan.ShrinkAfter}}
+{{- end}}
+{{- if .Plan.Reconcile}}
+  reconcile: {{.Plan.Reconcile}}
 {{- end}}
 {{- end}}
 fabric:

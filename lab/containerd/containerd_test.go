@@ -1,0 +1,13 @@
+package containerd_test
+
+import "testing"
+
+// TestContainerd has one fabric for all, which leave nothing behind.
+func TestContainerd(t *testing.T) {
+	r := newRig(t)
+	t.Run("ctr", r.testCtr)
+	t.Run("pods", r.testPods)
+	t.Run("containerd killed", r.testRuntimeCrash)
+	t.Run("agent away", r.testAgentAway)
+	t.Run("agent killed again and again", r.testAgentCrashes)
+}
