@@ -1,6 +1,7 @@
 package containerd_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -57,11 +58,11 @@ func (r *rig) testAgentCrashes(t *testing.T) {
 	const workers, rounds, crashes = 4, 4, 3
 	failed := make(chan error, workers*rounds)
 	done := make(chan struct{}, workers)
-	for range workers {
+	for i := range workers {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for range rounds {
-				pod, err := r.a.RunPod(t.Context(), "churn", nil)
+				pod, err := r.a.RunPod(t.Context(), fmt.Sprint("churn-", i), nil)
 				if err == nil {
 					err = r.a.RemovePod(t.Context(), pod.ID)
 				}
