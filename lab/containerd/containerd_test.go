@@ -7,6 +7,7 @@ func TestContainerd(t *testing.T) {
 	r := newRig(t)
 	t.Run("ctr", r.testCtr)
 	t.Run("pods", r.testPods)
+	t.Run("annotations", r.testAnnotations)
 	t.Run("containerd killed", r.testRuntimeCrash)
 	t.Run("agent away", r.testAgentAway)
 	t.Run("agent killed again and again", r.testAgentCrashes)

@@ -1,8 +1,10 @@
 package containerd_test
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hostfabric/hostfabric/lab/containerd"
@@ -31,6 +33,62 @@ func (r *rig) testPods(t *testing.T) {
 		r.agree(t, *n)
 	}
 }
+
+// testAnnotations has pods say what they want.
+func (r *rig) testAnnotations(t *testing.T) {
+	pool := r.a.poolBlock(t, web)
+	wanted := pool.Addr().Next().Next()
+	asking := r.runPod(t, r.a, "asking", map[string]string{
+		"hostfabric.io/pool": web, "hostfabric.io/addresses": wanted.String(), "hostfabric.io/mtu": "1400", "hostfabric.io/labels": "app=shop", "other.example/pool": "x",
+	})
+	if len(asking.Addresses) != 2 || asking.Addresses[0] != wanted || !r.a.isOf(asking.Addresses[1], web) {
+		t.Errorf("a pod that asked for %s of pool %s has %v", wanted, web, asking.Addresses)
+	}
+	ep := r.endpoint(t, r.a, asking.ID)
+	labels := map[string]string{
+		"app": "shop", "io.kubernetes.pod.name": "asking", "io.kubernetes.pod.namespace": "lab", "io.kubernetes.pod.uid": "uid-asking",
+	}
+	if ep.GetName() != "asking" || ep.GetMtu() != 1400 || !maps.Equal(ep.GetLabels(), labels) {
+		t.Errorf("endpoint is %q, MTU %d, labels %v; want asking, 1400, %v", ep.GetName(), ep.GetMtu(), ep.GetLabels(), labels)
+	}
+	r.killAgent(t, r.a) // who they are outlives it
+	r.startAgent(t, r.a)
+	r.awaitAgent(t, r.a)
+	if again := r.endpoint(t, r.a, asking.ID); again.GetName() != "asking" || !maps.Equal(again.GetLabels(), labels) {
+		t.Errorf("after a crash of the agent the endpoint is %q, labels %v", again.GetName(), again.GetLabels())
+	}
+
+	six, far, four := r.runPod(t, r.a, "six", only("ipv6")), r.runPod(t, r.b, "six", only("ipv6")), r.runPod(t, r.b, "four", only("ipv4"))
+	for _, p := range []struct {
+		pod  containerd.Pod
+		ipv4 bool
+	}{{six, false}, {far, false}, {four, true}} {
+		if len(p.pod.Addresses) != 1 || p.pod.Addresses[0].Is4() != p.ipv4 {
+			t.Errorf("a pod of one family (IPv4: %t) has %v", p.ipv4, p.pod.Addresses)
+		}
+	}
+	if routes, err := six.NS.Output(t.Context(), "ip", "-4", "route", "show", "table", "all", "dev", "eth0"); err != nil || len(routes) > 0 {
+		t.Errorf("a pod without IPv4 has routes of it: %s, %v", routes, err)
+	}
+	reach(t, asking, six, far, four)
+
+	taken := six.Addresses[0].String()
+	for key, c := range map[string]struct{ value, says string }{
+		"pool":      {"nowhere", "nowhere"},
+		"addresses": {taken, taken},
+		"colour":    {"red", "hostfabric.io/colour: unknown"},
+	} {
+		pod, err := r.a.RunPod(t.Context(), "refused", map[string]string{"hostfabric.io/" + key: c.value})
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("hostfabric.io/%s: %s: %v, %v; want an error that says %q", key, c.value, pod, err, c.says)
+		}
+	}
+	r.onlyPods(t, r.a, "asking", "six")
+	r.agree(t, r.a, asking.ID, six.ID)
+	r.agree(t, r.b, far.ID, four.ID)
+}
+
+func only(family string) map[string]string { return map[string]string{"hostfabric.io/family": family} }
 
 // testRuntimeCrash kills containerd under its pods.
 func (r *rig) testRuntimeCrash(t *testing.T) {

@@ -164,6 +164,42 @@ func reach(t *testing.T, pods ...containerd.Pod) {
 	}
 }
 
+// isOf reports whether an address is in one of the host's blocks of the pool.
+func (n node) isOf(a netip.Addr, pool string) bool {
+	for block, of := range n.Pools {
+		if of == pool && block.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// poolBlock is the host's IPv4 block of a pool.
+func (n node) poolBlock(t *testing.T, pool string) netip.Prefix {
+	t.Helper()
+	for block, of := range n.Pools {
+		if of == pool && block.Addr().Is4() {
+			return block
+		}
+	}
+	t.Fatalf("%s has no block of pool %s", n.Name, pool)
+	return netip.Prefix{}
+}
+
+// endpoint is what the host's agent says of a container.
+func (r *rig) endpoint(t *testing.T, n node, container string) *apiv1.Endpoint {
+	t.Helper()
+	client, err := r.hosts.Client(n.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.ListEndpoints(t.Context(), &apiv1.ListEndpointsRequest{ContainerId: container})
+	if err != nil || len(resp.GetEndpoints()) != 1 {
+		t.Fatalf("%s has endpoints %v of container %s, %v; want one", n.Name, resp.GetEndpoints(), container, err)
+	}
+	return resp.GetEndpoints()[0]
+}
+
 // of are the addresses that a container holds.
 func (r *rig) of(t *testing.T, n node, container string) []netip.Addr {
 	t.Helper()

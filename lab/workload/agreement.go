@@ -17,7 +17,7 @@ import (
 )
 
 // Agree holds the accounts that there are of a host's containers against each other: the leases, the host links and host
-// routes in the kernel, and the routes of the agent's table. containers are those that should be attached, and nobody else. The
+// routes in the kernel, and the agent's endpoints and routes. containers are those that should be attached, and nobody else. The
 // error names all that differs; what is on its way out differs, too, for the moment.
 func (w *Hosts) Agree(ctx context.Context, name string, containers ...string) error {
 	for _, h := range w.hosts {
@@ -41,6 +41,10 @@ func Agree(ctx context.Context, agent apiv1.HostfabricClient, ns netns.NS, conta
 	if err != nil {
 		return err
 	}
+	endpoints, err := endpointLinks(ctx, agent)
+	if err != nil {
+		return err
+	}
 	kernel, err := kernelLinks(ctx, ns)
 	if err != nil {
 		return err
@@ -53,6 +57,7 @@ func Agree(ctx context.Context, agent apiv1.HostfabricClient, ns netns.NS, conta
 	return errors.Join(
 		same("containers with leases", attached, wanted),
 		same("host links", links, slices.Compact(slices.Sorted(maps.Values(leased)))),
+		same("endpoints", pairs(endpoints), pairs(leased)),
 		same("routes in the kernel", pairs(kernel), pairs(leased)),
 		same("routes in the agent's table", pairs(table), pairs(leased)))
 }
@@ -93,6 +98,25 @@ func leasedLinks(ctx context.Context, agent apiv1.HostfabricClient) (links map[n
 	}
 	slices.Sort(containers)
 	return links, slices.Compact(containers), nil
+}
+
+// endpointLinks are the host links of what the agent says is attached.
+func endpointLinks(ctx context.Context, agent apiv1.HostfabricClient) (map[netip.Addr]string, error) {
+	resp, err := agent.ListEndpoints(ctx, &apiv1.ListEndpointsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	links := map[netip.Addr]string{}
+	for _, ep := range resp.GetEndpoints() {
+		for _, text := range ep.GetAddresses() {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("endpoints: %w", err)
+			}
+			links[a] = ep.GetHostInterface()
+		}
+	}
+	return links, nil
 }
 
 // tableLinks are the containers' routes that the agent says it has installed.
