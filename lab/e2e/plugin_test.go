@@ -94,6 +94,7 @@ func (n network) do(verb string, box netns.NS, capArgs string) []byte {
 type request struct {
 	verb, id, iface, netns, args string
 	conf                         map[string]any
+	stdin                        []byte // in place of conf
 }
 
 // shim runs the shim on the host. failure is CNI's own error, err whatever else went wrong.
@@ -101,9 +102,11 @@ func (h *host) shim(r request) (stdout []byte, failure *types.Error, err error) 
 	if r.conf == nil {
 		r.conf = h.single(nil)
 	}
-	conf, err := json.Marshal(r.conf)
-	if err != nil {
-		return nil, nil, err
+	conf := r.stdin
+	if conf == nil {
+		if conf, err = json.Marshal(r.conf); err != nil {
+			return nil, nil, err
+		}
 	}
 	if r.iface == "" {
 		r.iface = "eth0"
