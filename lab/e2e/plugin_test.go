@@ -13,6 +13,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/hostfabric/hostfabric/agent/cni/relay"
 	"github.com/hostfabric/hostfabric/lab/netns"
@@ -169,11 +170,18 @@ func result(t testing.TB, stdout []byte) *types100.Result {
 	var version struct {
 		CNIVersion string `json:"cniVersion"`
 	}
-	r, err := types100.NewResult(stdout)
-	if err = errors.Join(err, json.Unmarshal(stdout, &version)); err != nil {
+	err := json.Unmarshal(stdout, &version)
+	if err != nil {
 		t.Fatalf("result: %v: %s", err, stdout)
 	}
-	got := r.(*types100.Result)
+	written, err := create.Create(version.CNIVersion, stdout)
+	if err != nil {
+		t.Fatalf("result: %v: %s", err, stdout)
+	}
+	got, err := types100.GetResult(written)
+	if err != nil {
+		t.Fatalf("result: %v: %s", err, stdout)
+	}
 	got.CNIVersion = version.CNIVersion // as written, before the conversion
 	return got
 }
