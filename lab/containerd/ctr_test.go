@@ -1,6 +1,10 @@
 package containerd_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -31,5 +35,57 @@ func (r *rig) testCtr(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%s: what a container left that sent no DEL is collected within %s", n.Name, r.agree(t, *n))
+	}
+}
+
+// testCollect has a runtime tell what it still has, which is what is left when it forgot a container whose namespace lives on.
+func (r *rig) testCollect(t *testing.T) {
+	for _, id := range []string{"known", "forgotten"} {
+		if err := r.a.RunDetached(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known, forgotten := r.a.ContainerID("known"), r.a.ContainerID("forgotten")
+	r.agree(t, r.a, known, forgotten)
+	r.collect(t, r.a, nil) // no list is not an empty one
+	r.agree(t, r.a, known, forgotten)
+	r.collect(t, r.a, []string{known})
+	r.agree(t, r.a, known)
+	for id, want := range map[string]bool{"known": true, "forgotten": false} {
+		out, err := r.a.Exec(t.Context(), id, "ip", "link")
+		if err != nil || strings.Contains(out, "eth0") != want {
+			t.Errorf("after GC of all but %s, %s has %q, %v", known, id, out, err)
+		}
+		if err := r.a.RemoveTask(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	r.agree(t, r.a)
+}
+
+// collect sends the plugin a GC of the containers' network; valid of nil is no list of attachments.
+func (r *rig) collect(t *testing.T, n node, valid []string) {
+	t.Helper()
+	var list struct{ Plugins []map[string]any }
+	if err := json.Unmarshal(r.network(&n, nil), &list); err != nil {
+		t.Fatal(err)
+	}
+	conf := list.Plugins[0]
+	conf["cniVersion"], conf["name"] = "1.1.0", networkName
+	if valid != nil {
+		var attachments []map[string]string
+		for _, id := range valid {
+			attachments = append(attachments, map[string]string{"containerID": id, "ifname": "eth0"})
+		}
+		conf["cni.dev/valid-attachments"] = attachments
+	}
+	stdin, err := json.Marshal(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), programs.plugin)
+	cmd.Env, cmd.Stdin = []string{"CNI_COMMAND=GC", "CNI_PATH=" + filepath.Dir(programs.plugin)}, bytes.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("GC: %v: %s", err, out)
 	}
 }

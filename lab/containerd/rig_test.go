@@ -30,6 +30,8 @@ const patience = 30 * time.Second
 // web is a pool that the hosts have beside their default one.
 const web = "web"
 
+const networkName = "hostfabric"
+
 // rig is a rack of two hosts behind FRR routers, each with a containerd.
 type rig struct {
 	lab   *fabric.Lab
@@ -81,7 +83,7 @@ func (r *rig) network(n *node, more map[string]any) []byte {
 	for k, v := range more {
 		plugin[k] = v
 	}
-	list, err := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": "hostfabric", "plugins": []any{plugin}})
+	list, err := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": networkName, "plugins": []any{plugin}})
 	if err != nil {
 		panic(err) // maps of strings
 	}
