@@ -157,6 +157,9 @@ func (c config) plugin(spool relay.Spool) (plugin, error) {
 	if p.Family, err = parseFamily(string(p.Family)); err != nil {
 		return p, configError("family", err.Error())
 	}
+	if err := (agent.Description{Labels: p.Labels}).Validate(); err != nil {
+		return p, configError("labels", err.Error())
+	}
 	settings, err := relay.ParseSettings(c.raw) // the shim's own reading
 	if err != nil {
 		return p, err

@@ -81,6 +81,7 @@ func TestConfigErrors(t *testing.T) {
 		"family unknown":         {"ADD", keys("family", "ipv5"), 7, "ipv5"},
 		"family a number":        {"STATUS", keys("family", 4), 7, "family"},
 		"labels a list":          {"ADD", raw("labels", `["a=b"]`), 7, "labels"},
+		"labels without a key":   {"STATUS", keys("labels", map[string]string{"": "x"}), 7, "labels: "},
 		"mtu a string":           {"ADD", keys("mtu", "1400"), 7, "mtu"},
 		"socket relative":        {"ADD", keys("socket", "cni.sock"), 7, "socket"},
 		"timeout no duration":    {"ADD", keys("timeout", "soon"), 7, "timeout"},
