@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -23,7 +24,7 @@ var annotations = map[string]func(r *agent.AttachRequest, value string) error{
 		return agent.ValidatePool(value)
 	},
 	"addresses": func(r *agent.AttachRequest, value string) (err error) {
-		r.Addresses, err = parseAddresses(strings.Split(value, ","), func(details string) error { return fmt.Errorf("%s", details) })
+		r.Addresses, err = parseAddresses(strings.Split(value, ","), errors.New)
 		return err
 	},
 	"family": func(r *agent.AttachRequest, value string) (err error) {

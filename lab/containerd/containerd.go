@@ -33,13 +33,12 @@ type Spec struct {
 	Config  []byte   // network config list
 }
 
-// Containerd is a running one.
+// Containerd is a running one. Runtime is its CRI.
 type Containerd struct {
 	spec    Spec
 	process daemon.Process
 	conn    *grpc.ClientConn
 	Runtime cri.RuntimeServiceClient
-	images  cri.ImageServiceClient
 }
 
 // name is that of the record and the log in Dir.
@@ -85,8 +84,11 @@ func Start(ctx context.Context, s Spec) (*Containerd, error) {
 	if err != nil {
 		return nil, c.wrap("connect", err)
 	}
-	c.conn, c.Runtime, c.images = conn, cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)
-	if err := errors.Join(c.Restart(ctx), c.loadImage(ctx)); err != nil {
+	c.conn, c.Runtime = conn, cri.NewRuntimeServiceClient(conn)
+	if err = c.Restart(ctx); err == nil {
+		err = c.loadImage(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
 	}
 	return c, nil

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ctr knows one place for network configs and one for plugins. Ours are put there in a mount namespace of its own, which hides
-// nothing else: it is the client that runs the plugins, not containerd.
+// ctr knows one place for network configs and one for plugins, which are made where there are none. Ours are put there in a mount
+// namespace of its own: it is the client that runs the plugins, not containerd.
 const inPlace = `set -e
 mkdir -p /etc/cni/net.d /opt/cni/bin
 mount --bind "$1/net.d" /etc/cni/net.d

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -101,24 +100,13 @@ func (r *rig) agree(t *testing.T, n node, containers ...string) time.Duration {
 // killAgent ends a host's agent as a crash does.
 func (r *rig) killAgent(t *testing.T, n node) {
 	t.Helper()
-	pid, err := r.lab.AgentPID(n.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	p, err := daemon.Load(r.lab.Plan.NodeDir(n.Name), "agent")
-	if err == nil && p.PID == pid {
-		err = p.Signal(syscall.SIGKILL)
+	if err == nil {
+		err = daemon.Stop(t.Context(), []daemon.Process{p}, 0)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	nstest.Eventually(t, patience, func() error {
-		_, err := r.lab.AgentPID(n.Name)
-		if err != nil {
-			return nil
-		}
-		return context.DeadlineExceeded
-	})
 }
 
 // startAgent starts it again.
