@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +31,8 @@ type Spec struct {
 	NS      netns.NS
 	Dir     string   // for its data and sockets; a short path, unix sockets live below it
 	Plugins []string // binaries: hostfabric-cni, and loopback, which the CRI runs for every pod
-	Config  []byte   // network config list
+	Network string   // name of the network, the lab's alone: what runtimes keep of it is by its name, in a place that all share
+	Config  []byte   // its config list
 }
 
 // Containerd is a running one. Runtime is its CRI.
@@ -67,6 +69,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   sandbox_image = "{{.Image}}"
   restrict_oom_score_adj = true
   disable_tcp_service = true
+  netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{{.Dir}}/bin"
     conf_dir = "{{.Dir}}/net.d"
@@ -224,15 +227,31 @@ func (c *Containerd) Kill(ctx context.Context) error {
 
 // Close ends containerd and all containers, whatever state they are in, and what they have mounted.
 func (c *Containerd) Close(ctx context.Context) error {
-	var errs []error
-	if c.process.Alive() {
-		errs = append(errs, c.removePods(ctx)) // their namespaces are mounted where everybody's are
+	ours := daemon.WithEnv(c.mark())
+	return c.wrap("close", errors.Join(
+		c.conn.Close(), c.Kill(ctx),
+		daemon.End(ctx, func() ([]daemon.Process, error) { return daemon.Find(ours) }, 0),
+		unmountBelow(c.spec.Dir), c.forget()))
+}
+
+// resultsDir is where libcni keeps the results of ADDs until their DELs.
+const resultsDir = "/var/lib/cni/results/"
+
+// ForgetPod removes what libcni keeps of a pod's ADDs.
+func (c *Containerd) ForgetPod(id string) error {
+	return c.wrap("forget pod "+id, errors.Join(
+		os.RemoveAll(resultsDir+c.spec.Network+"-"+id+"-eth0"), os.RemoveAll(resultsDir+"cni-loopback-"+id+"-lo")))
+}
+
+// forget removes the results of containers that never had their DEL.
+func (c *Containerd) forget() error {
+	left, err := filepath.Glob(resultsDir + c.spec.Network + "-*")
+	for _, file := range left {
+		if e := os.Remove(file); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
 	}
-	errs = append(errs, c.conn.Close(), c.Kill(ctx))
-	shims := daemon.WithEnv(c.mark())
-	errs = append(errs, daemon.End(ctx, func() ([]daemon.Process, error) { return daemon.Find(shims) }, 0))
-	errs = append(errs, unmountBelow(c.spec.Dir))
-	return c.wrap("close", errors.Join(errs...))
+	return err
 }
 
 // mark is in the environment of everything that this containerd starts, its containers among them.

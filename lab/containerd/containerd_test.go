@@ -10,6 +10,7 @@ func TestContainerd(t *testing.T) {
 	t.Run("pods", r.testPods)
 	t.Run("annotations", r.testAnnotations)
 	t.Run("containerd killed", r.testRuntimeCrash)
+	t.Run("containerd killed again and again", r.testRuntimeCrashes)
 	t.Run("agent away", r.testAgentAway)
 	t.Run("agent killed again and again", r.testAgentCrashes)
 }

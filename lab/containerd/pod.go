@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -65,9 +64,14 @@ func (c *Containerd) Pod(ctx context.Context, id string) (Pod, error) {
 		return pod, c.wrap("status of pod "+id, err)
 	}
 	for _, n := range info.RuntimeSpec.Linux.Namespaces {
-		if n.Type == "network" {
-			pod.NS = netns.NS{Name: filepath.Base(n.Path)} // /var/run/netns is /run/netns
+		if n.Type != "network" {
+			continue
 		}
+		rel, err := filepath.Rel(netns.Dir, n.Path) // it is below containerd's directory, and goes with it
+		if err != nil {
+			return pod, c.wrap("status of pod "+id, err)
+		}
+		pod.NS = netns.NS{Name: rel}
 	}
 	return pod, nil
 }
@@ -88,12 +92,4 @@ func (c *Containerd) RemovePod(ctx context.Context, id string) error {
 func (c *Containerd) Pods(ctx context.Context) ([]*cri.PodSandbox, error) {
 	resp, err := c.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 	return resp.GetItems(), c.wrap("list pods", err)
-}
-
-func (c *Containerd) removePods(ctx context.Context) error {
-	pods, err := c.Pods(ctx)
-	for _, p := range pods {
-		err = errors.Join(err, c.RemovePod(ctx, p.GetId()))
-	}
-	return err
 }

@@ -1,6 +1,9 @@
 package containerd_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -8,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/hostfabric/hostfabric/lab/containerd"
+	"github.com/hostfabric/hostfabric/lab/netns/nstest"
 )
 
 // testPods goes through the life of pods on both hosts.
@@ -106,6 +110,59 @@ func (r *rig) testRuntimeCrash(t *testing.T) {
 	}
 	reach(t, near, far)
 	r.agree(t, r.a, near.ID)
+}
+
+// testRuntimeCrashes kills containerd again and again while it sets pods up. It knows afterwards of all that are attached, in whatever
+// state, and removes them.
+func (r *rig) testRuntimeCrashes(t *testing.T) {
+	const workers, crashes = 4, 3
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan int, workers)
+	for i := range workers {
+		go func() {
+			ran := 0
+			for n := 0; ctx.Err() == nil; n++ {
+				if _, err := r.a.RunPod(ctx, fmt.Sprintf("crash-%d-%d", i, n), nil); err == nil {
+					ran++
+				}
+			}
+			ended <- ran
+		}()
+	}
+	for range crashes {
+		wanted := len(r.attached(t, r.a)) + workers + 1 // some are up, others on the way
+		nstest.Eventually(t, patience, func() error {
+			if have := len(r.attached(t, r.a)); have < wanted {
+				return fmt.Errorf("%d pods are attached, want %d", have, wanted)
+			}
+			return nil
+		})
+		if err := errors.Join(r.a.Kill(t.Context()), r.a.Restart(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	ran := 0
+	for range workers {
+		ran += <-ended
+	}
+	pods, err := r.a.Pods(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pods {
+		err := r.a.RemovePod(t.Context(), p.GetId())
+		if err != nil && strings.Contains(err.Error(), "cached result") {
+			// libcni writes what it keeps of an ADD in place. Killed there, it never sends a DEL for it again.
+			t.Logf("what an operator has to repair: %v", err)
+			err = errors.Join(r.a.ForgetPod(p.GetId()), r.a.RemovePod(t.Context(), p.GetId()))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	r.agree(t, r.a)
+	t.Logf("%d pods came up, containerd knew of %d", ran, len(pods))
 }
 
 func sorted(addrs []netip.Addr) []netip.Addr {

@@ -29,7 +29,7 @@ const patience = 30 * time.Second
 // web is a pool that the hosts have beside their default one.
 const web = "web"
 
-const networkName = "hostfabric"
+const networkName = "hostfabric-cri-lab"
 
 // rig is a rack of two hosts behind FRR routers, each with a containerd.
 type rig struct {
@@ -56,7 +56,7 @@ func newRig(t *testing.T) *rig {
 	for _, n := range r.nodes() {
 		c, err := containerd.Start(t.Context(), containerd.Spec{
 			Host: n.Name, NS: n.NS, Dir: filepath.Join(l.Plan.NodeDir(n.Name), "c"),
-			Plugins: []string{programs.plugin, tool(t, "loopback")}, Config: r.network(n, nil),
+			Plugins: []string{programs.plugin, tool(t, "loopback")}, Network: networkName, Config: r.network(n, nil),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -176,18 +176,30 @@ func (n node) poolBlock(t *testing.T, pool string) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// endpoint is what the host's agent says of a container.
-func (r *rig) endpoint(t *testing.T, n node, container string) *apiv1.Endpoint {
+// attached is what the host's agent says of all its containers.
+func (r *rig) attached(t *testing.T, n node) []*apiv1.Endpoint {
 	t.Helper()
 	client, err := r.hosts.Client(n.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := client.ListEndpoints(t.Context(), &apiv1.ListEndpointsRequest{ContainerId: container})
-	if err != nil || len(resp.GetEndpoints()) != 1 {
-		t.Fatalf("%s has endpoints %v of container %s, %v; want one", n.Name, resp.GetEndpoints(), container, err)
+	resp, err := client.ListEndpoints(t.Context(), &apiv1.ListEndpointsRequest{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return resp.GetEndpoints()[0]
+	return resp.GetEndpoints()
+}
+
+// endpoint is what it says of one.
+func (r *rig) endpoint(t *testing.T, n node, container string) *apiv1.Endpoint {
+	t.Helper()
+	for _, ep := range r.attached(t, n) {
+		if ep.GetContainerId() == container {
+			return ep
+		}
+	}
+	t.Fatalf("%s has no endpoint of container %s", n.Name, container)
+	return nil
 }
 
 // of are the addresses that a container holds.
