@@ -115,7 +115,7 @@ func (r *rig) testRuntimeCrash(t *testing.T) {
 // testRuntimeCrashes kills containerd again and again while it sets pods up. It knows afterwards of all that are attached, in whatever
 // state, and removes them.
 func (r *rig) testRuntimeCrashes(t *testing.T) {
-	const workers, crashes = 4, 3
+	const workers, crashes = 4, 2
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan int, workers)
 	for i := range workers {
