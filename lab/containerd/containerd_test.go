@@ -6,6 +6,7 @@ import "testing"
 func TestContainerd(t *testing.T) {
 	r := newRig(t)
 	t.Run("ctr", r.testCtr)
+	t.Run("sandboxes", r.testSandboxes)
 	t.Run("collect", r.testCollect)
 	t.Run("pods", r.testPods)
 	t.Run("annotations", r.testAnnotations)

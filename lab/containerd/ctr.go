@@ -43,7 +43,13 @@ func (c *Containerd) RunDetached(ctx context.Context, id string) error {
 	return err
 }
 
-// Exec runs a command in a container of RunDetached.
+// RunInNamespace starts a container that does nothing in an existing network namespace.
+func (c *Containerd) RunInNamespace(ctx context.Context, id, netns string) error {
+	_, err := c.ctr(ctx, c.ctrNamespace(), "run", "--snapshotter", "native", "--with-ns", "network:"+netns, "--detach", Image, id)
+	return err
+}
+
+// Exec runs a command in a container that runs.
 func (c *Containerd) Exec(ctx context.Context, id string, command ...string) (string, error) {
 	return c.ctr(ctx, c.ctrNamespace(), append([]string{"task", "exec", "--exec-id", "x", id}, command...)...)
 }
