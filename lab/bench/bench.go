@@ -76,6 +76,7 @@ var All = []Benchmark{
 	{"attach.cni.parallel16", attachCNIParallel16},
 	{"attach.api", attachAPI},
 	{"sandbox.acquire", one(sandboxAcquire)},
+	{"sandbox.refill", one(sandboxRefill)},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
 	{"fib.100k", fib100k},
