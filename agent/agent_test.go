@@ -260,6 +260,26 @@ func TestMismatch(t *testing.T) {
 	}
 }
 
+// A request for one address of a dual-stack container is as idempotent as any.
+func TestRepeatedAttachThatWantsAnAddressOfOneFamily(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26", "fd00:64::/64")
+	for _, wanted := range []string{"10.64.0.9", "fd00:64::9"} {
+		q := request("web")
+		q.Addresses = []netip.Addr{netip.MustParseAddr(wanted)}
+		first, err := r.Attach(t.Context(), q)
+		if err != nil || len(first.Addresses) != 2 {
+			t.Fatalf("attach that wants %s = %v, %v; want both families", wanted, first.Addresses, err)
+		}
+		again, err := r.Attach(t.Context(), q)
+		if err != nil || !slices.Equal(again.Addresses, first.Addresses) {
+			t.Errorf("the same once more = %v, %v; want %v", again.Addresses, err, first.Addresses)
+		}
+		if _, err := r.Detach(t.Context(), q.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDeadNamespaceIsWiredAnewWithTheSameAddress(t *testing.T) {
 	r := simpleRig(t, "10.64.0.0/26")
 	ep := r.attach(t, "web")

@@ -61,7 +61,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 
 // again answers a repeated attach. A zero endpoint and no error mean that the old one is dead and can be wired anew.
 func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endpoint, error) {
-	if len(req.Addresses) > 0 && !sameAddrs(req.Addresses, ep.Addresses) {
+	if slices.ContainsFunc(req.Addresses, func(wanted netip.Addr) bool { return !slices.Contains(ep.Addresses, wanted.Unmap()) }) {
 		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %v", req.Key, ErrMismatch, ep.Addresses)
 	}
 	if i := slices.IndexFunc(ep.Addresses, func(addr netip.Addr) bool { return !req.Family.Has(addr) }); i >= 0 {
@@ -266,13 +266,6 @@ func leaseAddrs(leases []ipam.Lease) []netip.Addr {
 		addrs[i] = l.Addr
 	}
 	return addrs
-}
-
-func sameAddrs(x, y []netip.Addr) bool {
-	x, y = slices.Clone(x), slices.Clone(y)
-	slices.SortFunc(x, netip.Addr.Compare)
-	slices.SortFunc(y, netip.Addr.Compare)
-	return slices.Equal(x, y)
 }
 
 func compareKeys(x, y Key) int {

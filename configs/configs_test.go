@@ -105,7 +105,7 @@ func TestConflists(t *testing.T) {
 	if err != nil || len(files) != 2 {
 		t.Fatalf("%v, %v", files, err)
 	}
-	ours := []string{"type", "socket", "spool", "timeout", "mtu"}
+	ours := []string{"type", "capabilities", "socket", "spool", "timeout", "mtu", "pool", "family", "labels"}
 	for _, path := range files {
 		var list struct {
 			CNIVersion  string           `json:"cniVersion"`

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests and benchmarks drive: FRR, BIRD, gobgp and etcd from Debian, CNI's own tools from their modules.
+# Installs what the tests and benchmarks drive: FRR, BIRD, gobgp, etcd and containerd from Debian, CNI's own tools from their modules.
 # Usage: deps.sh DIRECTORY-FOR-GO-TOOLS. Does nothing where all is there already.
 set -euo pipefail
 tools=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -8,6 +8,7 @@ declare -A package=(
   [/usr/lib/frr/bgpd]=frr [/usr/sbin/bird]=bird2 [/usr/bin/gobgp]=gobgpd
   [/usr/bin/systemd-analyze]=systemd [/usr/sbin/iptables]=iptables [/usr/sbin/nft]=nftables [/usr/bin/setpriv]=util-linux [/usr/bin/gcc]=gcc
   [/usr/bin/etcd]=etcd-server [/usr/bin/etcdctl]=etcd-client
+  [/usr/bin/containerd]=containerd [/usr/sbin/runc]=runc [/bin/busybox]=busybox-static
 )
 missing=()
 for file in "${!package[@]}"; do
@@ -31,7 +32,7 @@ fi
 
 plugins=github.com/containernetworking/plugins/plugins
 for module in github.com/containernetworking/cni/cnitool@v1.3.1 \
-  $plugins/main/ptp@v1.7.1 $plugins/ipam/host-local@v1.7.1 $plugins/meta/portmap@v1.7.1 $plugins/meta/bandwidth@v1.7.1; do
+  $plugins/main/ptp@v1.7.1 $plugins/main/loopback@v1.7.1 $plugins/ipam/host-local@v1.7.1 $plugins/meta/portmap@v1.7.1 $plugins/meta/bandwidth@v1.7.1; do
   name=${module%@*}
   [ -x "$tools/${name##*/}" ] || GOBIN=$tools GOFLAGS=-mod=mod go install "$module"
 done

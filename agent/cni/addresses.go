@@ -14,24 +14,6 @@ var knownArgs = []string{
 	"IgnoreUnknown", "IP", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID",
 }
 
-// wantedAddresses finds the addresses asked for: in the capability "ips", else in args.cni.ips, else in CNI_ARGS' IP,
-// which a plugin must ignore beside the others (CONVENTIONS.md). At most one a family.
-func wantedAddresses(cniArgs string, p plugin) ([]netip.Addr, error) {
-	args, err := parseArgs(cniArgs)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case len(p.RuntimeConfig.IPs) > 0:
-		return parseAddresses(p.RuntimeConfig.IPs, func(d string) error { return configError("runtimeConfig.ips", d) })
-	case len(p.Args.CNI.IPs) > 0:
-		return parseAddresses(p.Args.CNI.IPs, func(d string) error { return configError("args.cni.ips", d) })
-	case args["IP"] != "":
-		return parseAddresses(strings.Split(args["IP"], ","), argsError)
-	}
-	return nil, nil
-}
-
 func parseArgs(cniArgs string) (map[string]string, error) {
 	args := map[string]string{}
 	var unknown []string

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/cni/relay"
+	"github.com/hostfabric/hostfabric/ipam"
 )
 
 // Bounds of the "mtu" key; 0 takes the uplink's. With IPv6 addresses the agent wants at least 1280 (RFC 8200 section 5).
@@ -29,6 +30,8 @@ const (
 //
 //	mtu      bytes, 576 to 65535; 0 or none takes the uplink's
 //	pool     of which the addresses are to be; none is the agent's default pool
+//	family   of the addresses, ipv4 or ipv6; dual or none is all that the pool has
+//	labels   of the endpoints, an object of strings
 //	socket   where the agent listens (relay.DefaultSocket)
 //	spool    where DELs wait while it is away (relay.DefaultSpool); the agent must drain this very directory
 //	timeout  how long an ADD waits for the agent, such as "30s" (relay.DefaultTimeout)
@@ -36,7 +39,7 @@ const (
 // The others are the specification's (section 1) and the runtime's (section 3), and beside them there may be any key
 // that starts with "cni.dev/".
 var knownKeys = []string{
-	"mtu", "pool", "socket", "spool", "timeout",
+	"mtu", "pool", "family", "labels", "socket", "spool", "timeout",
 	"cniVersion", "cniVersions", "name", "type", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "capabilities",
 	"ipMasq", "ipam", "dns",
 	"runtimeConfig", "prevResult", "args",
@@ -110,13 +113,17 @@ func incompatible(details string) error {
 type plugin struct {
 	MTU           int
 	Pool          string
+	Family        ipam.Family
+	Labels        map[string]string
 	DNS           types.DNS // passed on in the result
 	RuntimeConfig struct {
-		IPs []string `json:"ips"`
+		IPs         []string          `json:"ips"`
+		Annotations map[string]string `json:"io.kubernetes.cri.pod-annotations"`
 	}
 	Args struct {
 		CNI struct {
-			IPs []string `json:"ips"`
+			IPs    []string                      `json:"ips"`
+			Labels []struct{ Key, Value string } `json:"labels"`
 		} `json:"cni"`
 	}
 }
@@ -132,16 +139,26 @@ func (c config) plugin(spool relay.Spool) (plugin, error) {
 	for _, k := range []struct {
 		key string
 		to  any
-	}{{"mtu", &p.MTU}, {"pool", &p.Pool}, {"dns", &p.DNS}, {"runtimeConfig", &p.RuntimeConfig}, {"args", &p.Args}} {
+	}{
+		{"mtu", &p.MTU}, {"pool", &p.Pool}, {"family", &p.Family}, {"labels", &p.Labels}, {"dns", &p.DNS},
+		{"runtimeConfig", &p.RuntimeConfig}, {"args", &p.Args},
+	} {
 		if err := c.decode(k.key, k.to); err != nil {
 			return p, err
 		}
 	}
-	if p.MTU != 0 && (p.MTU < minMTU || p.MTU > maxMTU) {
-		return p, configError("mtu", fmt.Sprintf("want %d to %d, or 0 for the uplink's, have %d", minMTU, maxMTU, p.MTU))
+	if err := validateMTU(p.MTU); err != nil {
+		return p, configError("mtu", err.Error())
 	}
 	if err := agent.ValidatePool(p.Pool); err != nil {
 		return p, configError("pool", err.Error())
+	}
+	var err error
+	if p.Family, err = parseFamily(string(p.Family)); err != nil {
+		return p, configError("family", err.Error())
+	}
+	if err := (agent.Description{Labels: p.Labels}).Validate(); err != nil {
+		return p, configError("labels", err.Error())
 	}
 	settings, err := relay.ParseSettings(c.raw) // the shim's own reading
 	if err != nil {
@@ -153,6 +170,25 @@ func (c config) plugin(spool relay.Spool) (plugin, error) {
 	return p, c.unsupported()
 }
 
+func validateMTU(mtu int) error {
+	if mtu != 0 && (mtu < minMTU || mtu > maxMTU) {
+		return fmt.Errorf("want %d to %d, or 0 for the uplink's, have %d", minMTU, maxMTU, mtu)
+	}
+	return nil
+}
+
+// parseFamily knows a third word beside the agent's, so that a pod can take back what its network says.
+func parseFamily(text string) (ipam.Family, error) {
+	f := ipam.Family(text)
+	if text == "dual" {
+		f = ipam.AnyFamily
+	}
+	if f.Validate() != nil {
+		return f, fmt.Errorf("want ipv4, ipv6 or dual, have %.16q", text)
+	}
+	return f, nil
+}
+
 func sameDir(a, b string) bool {
 	if a == b {
 		return true
@@ -162,8 +198,7 @@ func sameDir(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(ia, ib)
 }
 
-// ignorable capability arguments ask for nothing: they inform. So does every one with a domain in its name, such as
-// io.kubernetes.cri.pod-annotations.
+// ignorable capability arguments ask for nothing that is not seen to elsewhere. So does every one with a domain in its name.
 var ignorable = []string{"ips", "dns", "aliases", "cgroupPath"}
 
 // unsupported refuses what the config asks for and we would not do.

@@ -14,6 +14,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"cniVersion":"1.1.0","name":"n","mtu":1400,"dns":{"domain":"x"}}`), "IP=10.0.0.1;IgnoreUnknown=1")
 	f.Add([]byte(`{"cniVersion":"0.4.0","name":"n","prevResult":{"interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"version":"4","address":"10.0.0.1/8","interface":0}],"routes":[{"dst":"::/0"}]}}`), "")
 	f.Add([]byte(`{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}],"runtimeConfig":{"ips":["fd00::1/64"]},"args":{"cni":{"ips":["x"]}}}`), ";a")
+	f.Add([]byte(`{"cniVersion":"1.0.0","name":"n","family":"dual","labels":{"a":"b"},"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"hostfabric.io/labels":"a=b","hostfabric.io/mtu":"1400"}}}`), "K8S_POD_NAME=p")
 	f.Fuzz(func(t *testing.T, data []byte, args string) {
 		inCNITerms := func(err error) {
 			if _, ok := errors.AsType[*relay.Error](err); err != nil && !ok {
@@ -30,7 +31,7 @@ func FuzzConfig(f *testing.F) {
 		inCNITerms(err)
 		p, err := conf.plugin(relay.DefaultSpool)
 		inCNITerms(err)
-		_, err = wantedAddresses(args, p)
+		_, err = p.request(args)
 		inCNITerms(err)
 		if err := conf.allows(relay.Add); err != nil {
 			return

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -121,6 +122,8 @@ func (f *fabric) Attach(ctx context.Context, r agent.AttachRequest) (agent.Endpo
 		Key: r.Key, Owner: r.Owner, Netns: r.Netns, HostInterface: "hf0123456789ab", MAC: "02:00:00:00:00:02", HostMAC: "02:00:00:00:00:01", MTU: 1500,
 		Addresses: addrs("10.64.0.7", "fd00:64::7"), Gateways: addrs("169.254.1.1", "fe80::1"),
 	}
+	unwanted := func(a netip.Addr) bool { return !r.Family.Has(a) }
+	ep.Addresses, ep.Gateways = slices.DeleteFunc(ep.Addresses, unwanted), slices.DeleteFunc(ep.Gateways, unwanted)
 	f.attached[r.Key] = ep
 	return ep, nil
 }

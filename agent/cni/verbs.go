@@ -54,7 +54,7 @@ func (s *server) add(ctx context.Context, req *relay.Request, conf config) ([]by
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := wantedAddresses(req.Args, p)
+	wanted, err := p.request(req.Args)
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +71,8 @@ func (s *server) add(ctx context.Context, req *relay.Request, conf config) ([]by
 	if err := s.settle(ctx, k); err != nil {
 		return nil, problem(err)
 	}
-	ep, err := s.attach(ctx, agent.AttachRequest{
-		Key: k, Owner: agent.OwnerCNI(conf.name), Netns: req.Netns, Pool: p.Pool, Addresses: wanted, MTU: p.MTU,
-	})
+	wanted.Key, wanted.Owner, wanted.Netns = k, agent.OwnerCNI(conf.name), req.Netns
+	ep, err := s.attach(ctx, wanted)
 	if err != nil {
 		return nil, problem(err)
 	}

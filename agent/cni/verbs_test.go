@@ -55,6 +55,37 @@ func TestAddResultOfEachVersion(t *testing.T) {
 	}
 }
 
+func TestAddResultOfOneFamily(t *testing.T) {
+	h := newHost(t)
+	h.serve(t, newFabric())
+	for family, want := range map[string]string{
+		"ipv4": `[{%s"interface":1,"address":"10.64.0.7/32","gateway":"169.254.1.1"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"}]}`,
+		"ipv6": `[{%s"interface":1,"address":"fd00:64::7/128","gateway":"fe80::1"}],"routes":[{"dst":"::/0","gw":"fe80::1"}]}`,
+	} {
+		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+			conf := map[string]any{"cniVersion": version, "family": family}
+			r := shim(t, env("ADD", "c1"), h.conf(conf))
+			r.wantOK(t)
+			mark := ""
+			if version < "1" {
+				mark = fmt.Sprintf(`"version":%q,`, family[3:])
+			}
+			got, expected := decode(t, r.stdout), decode(t, `{"ips":`+fmt.Sprintf(want, mark))
+			if diff := cmp.Diff(expected, map[string]any{"ips": got["ips"], "routes": got["routes"]}); diff != "" {
+				t.Errorf("%s %s: -want +got\n%s", version, family, diff)
+			}
+			conf["prevResult"] = json.RawMessage(r.stdout)
+			if version != "0.3.1" {
+				shim(t, env("CHECK", "c1"), h.conf(conf)).wantOK(t)
+				conf["prevResult"] = json.RawMessage(strings.NewReplacer("10.64.0.7/32", "10.64.0.8/32", "fd00:64::7/128", "fd00:64::8/128").Replace(r.stdout))
+				shim(t, env("CHECK", "c1"), h.conf(conf)).wantError(t, 105, "prevResult has")
+			}
+			delete(conf, "prevResult")
+			shim(t, env("DEL", "c1"), h.conf(conf)).wantOK(t)
+		}
+	}
+}
+
 func decode(t *testing.T, text string) map[string]any {
 	t.Helper()
 	var m map[string]any
@@ -65,48 +96,6 @@ func decode(t *testing.T, text string) map[string]any {
 		delete(m, "dns")
 	}
 	return m
-}
-
-func TestAddPassesOnWhatIsAsked(t *testing.T) {
-	h := newHost(t)
-	for name, c := range map[string]struct {
-		conf map[string]any
-		args string
-		want agent.AttachRequest
-	}{
-		"nothing": {want: agent.AttachRequest{}},
-		"mtu":     {conf: map[string]any{"mtu": 1400}, want: agent.AttachRequest{MTU: 1400}},
-		"pool":    {conf: map[string]any{"pool": "web"}, want: agent.AttachRequest{Pool: "web"}},
-		"kubernetes": {
-			args: "K8S_POD_UID=u1;IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p1;K8S_POD_INFRA_CONTAINER_ID=c1;Other=x"},
-		"kubernetes without IgnoreUnknown": {args: "K8S_POD_NAME=p1;K8S_POD_NAMESPACE=default;"},
-		"CNI_ARGS IP":                      {args: "IP=10.64.0.9", want: agent.AttachRequest{Addresses: addrs("10.64.0.9")}},
-		"both families":                    {args: "IP=10.64.0.9/24, fd00::9", want: agent.AttachRequest{Addresses: addrs("10.64.0.9", "fd00::9")}},
-		"args.cni.ips before IP": {
-			conf: map[string]any{"args": map[string]any{"cni": map[string]any{"ips": []string{"10.64.0.8/26"}}, "other": 1}}, args: "IP=10.64.0.9",
-			want: agent.AttachRequest{Addresses: addrs("10.64.0.8")}},
-		"capability before all": {
-			conf: map[string]any{
-				"capabilities": map[string]any{"ips": true}, "runtimeConfig": map[string]any{"ips": []string{"::ffff:10.64.0.6"}},
-				"args": map[string]any{"cni": map[string]any{"ips": []string{"10.64.0.8"}}}},
-			want: agent.AttachRequest{Addresses: addrs("10.64.0.6")}},
-		"what runtimes add": {conf: map[string]any{
-			"cniVersions": []string{"1.0.0", "1.1.0"}, "ipam": map[string]any{}, "ipMasq": false, "capabilities": map[string]any{"dns": true},
-			"cni.dev/anything": 1, "dns": map[string]any{"nameservers": []string{"10.0.0.1"}}, "prevResult": nil,
-			"runtimeConfig": map[string]any{"dns": map[string]any{"servers": []string{"x"}}, "io.kubernetes.cri.pod-annotations": map[string]any{"a": "b"}, "portMappings": []any{}}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFabric()
-			stop := h.serve(t, f)
-			shim(t, env("ADD", "c1", "CNI_ARGS="+c.args), h.conf(c.conf)).wantOK(t)
-			stop()
-			c.want.Key = agent.Key{ContainerID: "c1", Interface: "eth0"}
-			c.want.Netns, c.want.Owner = "/run/netns/c1", agent.OwnerCNI("fabric")
-			if diff := cmp.Diff([]agent.AttachRequest{c.want}, f.wanted, cmp.Comparer(equalAddrs)); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
 }
 
 func TestDNSOfTheConfigIsPassedOn(t *testing.T) {
@@ -267,8 +256,4 @@ func TestStatus(t *testing.T) {
 	status().wantError(t, 50, "restoring")
 	f.set(func() { f.onReady = func() error { return fmt.Errorf("fabric: %w", limited{errors.New("no ToR")}) } })
 	status().wantError(t, 51, "no ToR")
-}
-
-func equalAddrs(a, b agent.AttachRequest) bool {
-	return a.Key == b.Key && a.Owner == b.Owner && a.Netns == b.Netns && a.MTU == b.MTU && a.Pool == b.Pool && slices.Equal(a.Addresses, b.Addresses)
 }

@@ -119,6 +119,7 @@ func (p *Pool) tend(ctx context.Context) time.Duration {
 	if !p.wantsMore(true) || p.endpoints.Ready(ctx) != nil {
 		return 0
 	}
+	seen := p.attaches()
 	for p.wantsMore(false) && ctx.Err() == nil {
 		began := time.Now()
 		s, err := p.make(ctx)
@@ -135,12 +136,31 @@ func (p *Pool) tend(ctx context.Context) time.Duration {
 		if err != nil {
 			return retry
 		}
-		// Attaches go through the same locks of the kernel's: half of the time is theirs, unless somebody may be waiting.
-		if spare && !rest(ctx, time.Since(began)) {
+		var share time.Duration = quietShare
+		if now := p.attaches(); now > seen+1 {
+			share, seen = busyShare, now
+		} else {
+			seen = now
+		}
+		// Unless somebody may be waiting for one.
+		if spare && !rest(ctx, share*time.Since(began)) {
 			return 0
 		}
 	}
 	return 0
+}
+
+// How long making a sandbox is followed by a rest, in multiples of how long it took. Attaches go through the same locks of the
+// kernel's: while there are any, nine tenths of the time are theirs.
+const (
+	quietShare = 1
+	busyShare  = 9
+)
+
+// attaches counts those of everybody, ours with them.
+func (p *Pool) attaches() uint64 {
+	c := p.endpoints.Counters()
+	return c.Attached + c.AttachFailed
 }
 
 func rest(ctx context.Context, d time.Duration) bool {

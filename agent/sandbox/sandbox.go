@@ -29,6 +29,8 @@ type Endpoints interface {
 	Describe(context.Context, agent.Key, agent.Description) error
 	Endpoint(agent.Key) (agent.Endpoint, bool)
 	Endpoints() []agent.Endpoint
+	// Counters tell whether others attach, too.
+	Counters() agent.Counters
 }
 
 // Namespaces makes and removes network namespaces that outlive the process; Mounts is the real one.

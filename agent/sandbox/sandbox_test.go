@@ -32,7 +32,9 @@ type host struct {
 	attachErr  error
 	holdErr    error
 	detachErr  error
-	given      byte // last octet
+	given      byte   // last octet
+	others     uint64 // attaches beside sandboxes
+	slow       time.Duration
 }
 
 func newHost() *host {
@@ -62,6 +64,11 @@ func (h endpoints) Attach(_ context.Context, r agent.AttachRequest) (agent.Endpo
 	}
 	if !h.namespaces[r.ContainerID] {
 		return agent.Endpoint{}, errors.New("no such namespace")
+	}
+	if h.slow > 0 { // as the kernel is
+		h.mu.Unlock()
+		<-time.After(h.slow)
+		h.mu.Lock()
 	}
 	h.given++
 	ep := agent.Endpoint{Key: r.Key, Owner: r.Owner, Netns: r.Netns, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 64, 0, h.given})}}
@@ -107,6 +114,12 @@ func (h endpoints) Endpoint(k agent.Key) (agent.Endpoint, bool) {
 	defer h.mu.Unlock()
 	ep, ok := h.endpoints[k]
 	return ep, ok
+}
+
+func (h endpoints) Counters() agent.Counters {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return agent.Counters{Attached: h.others + uint64(h.given)}
 }
 
 func (h endpoints) Endpoints() []agent.Endpoint {
@@ -303,6 +316,37 @@ func TestSandboxesOutliveTheAgent(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
+}
+
+// TestRefillLeavesTimeToOthers makes 20 sandboxes of 1 ms each: with and without attaches of others meanwhile.
+func TestRefillLeavesTimeToOthers(t *testing.T) {
+	for others, want := range map[bool]time.Duration{false: 50 * time.Millisecond, true: 250 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHost()
+			p, stop := h.run(t, Settings{})
+			defer stop()
+			h.set(func() { h.slow = time.Millisecond })
+			ctx, cancel := context.WithCancel(t.Context())
+			var attaching sync.WaitGroup
+			defer attaching.Wait()
+			defer cancel()
+			if others {
+				attaching.Go(func() {
+					for tick := time.NewTicker(time.Millisecond); ctx.Err() == nil; <-tick.C {
+						h.set(func() { h.others++ })
+					}
+				})
+			}
+			began := time.Now()
+			p.Set(Settings{Low: 20, High: 20})
+			for p.Status().Ready < 20 {
+				<-time.After(time.Millisecond)
+			}
+			if took := time.Since(began); took > want || others && took < want/2 {
+				t.Errorf("with others %v it took %v, want up to %v", others, took, want)
+			}
+		})
+	}
 }
 
 func TestSettingsChange(t *testing.T) {

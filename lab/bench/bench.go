@@ -85,6 +85,7 @@ var All = []Benchmark{
 	{"detach.1000", detach1000},
 	{"churn.sustained", churnSustained},
 	{"sandbox.acquire", one(sandboxAcquire)},
+	{"sandbox.refill", one(sandboxRefill)},
 	{"ipam.durable", ipamDurable},
 	{"memory.idle", one(memoryIdle)},
 	{"memory.5000", memory5000},

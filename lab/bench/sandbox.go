@@ -48,6 +48,59 @@ func sandboxAcquire(ctx context.Context, o Options) (Result, error) {
 	return r, err
 }
 
+// sandboxRefill times attaches while a pool is being refilled, beside attaches of a moment before.
+func sandboxRefill(ctx context.Context, o Options) (Result, error) {
+	var r Result
+	n := o.Iterations
+	shape := fabric.Shape{Hosts: 1, Containers: 4 * n, Sandboxes: n}
+	err := inShape(ctx, o, shape, func(lab *fabric.Lab, hosts *workload.Hosts) error {
+		host := lab.Plan.AllHosts()[0]
+		client, err := hosts.Client(host.Name)
+		if err != nil {
+			return err
+		}
+		b, side := &acquirer{api: client}, apiSide(client)
+		if err := b.awaitReady(ctx, n); err != nil {
+			return err
+		}
+		attach := func(containers []fabric.Container) (took []float64, err error) {
+			for _, c := range containers {
+				d, err := side.attach(ctx, c)
+				if err != nil {
+					return nil, err
+				}
+				took = append(took, milliseconds(d))
+			}
+			return took, nil
+		}
+		share := host.Containers[:2*min(n/4+1, n)] // few enough for the refill to last
+		quiet, err := attach(share[:len(share)/2])
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			if _, err := client.AcquireSandbox(ctx, &apiv1.AcquireSandboxRequest{Holder: fmt.Sprint("bench", i)}); err != nil {
+				return err
+			}
+		}
+		busy, err := attach(share[len(share)/2:])
+		if err != nil {
+			return err
+		}
+		list, err := client.ListSandboxes(ctx, &apiv1.ListSandboxesRequest{})
+		if err != nil {
+			return err
+		}
+		r = medianOf(Result{
+			Name: "sandbox.refill", Unit: "ms", Target: "ratio <= 1.5",
+			Conditions: fmt.Sprintf("p50 of %d attaches over the API while a pool of %d was refilled after all were acquired; %d were ready at the end",
+				len(busy), n, len(list.GetSandboxes())-n),
+		}, busy).against("the same before, p50", quantile(quiet, 0.5))
+		return nil
+	})
+	return r, err
+}
+
 type acquirer struct {
 	api             apiv1.HostfabricClient
 	health          healthpb.HealthClient

@@ -22,6 +22,10 @@ type bad struct {
 	iface  string // empty: eth0
 	wanted string // address
 	mtu    int
+	pool   string
+	family string
+	label  string // KEY=VALUE
+	called string // the endpoint's name
 	code   uint   // of CNI
 	names  string // the object, in both texts
 }
@@ -39,6 +43,15 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := box.Path() + "-gone"
+	leads := func(name, to string) string {
+		link := filepath.Join(h.dir, name)
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	toHost, toFile := leads("to-host", fmt.Sprintf("/proc/%d/ns/net", h.agent.Process.Pid)), leads("to-file", file)
+	toItself, toNothing := leads("to-itself", "to-itself"), leads("to-nothing", gone)
 	taken := h.add("holder", "eth0", nstest.New(t, "holder"), nil)[0].String()
 
 	for _, tc := range []bad{
@@ -48,6 +61,11 @@ func TestBadInput(t *testing.T) {
 		{name: "mount namespace", netns: "/proc/self/ns/mnt", code: relay.CodeInvalidEnvironment, names: "/proc/self/ns/mnt"},
 		{name: "the host's own namespace", netns: h.ns.Path(), code: relay.CodeInvalidEnvironment, names: h.ns.Path()},
 		{name: "relative path", netns: "netns/box", code: relay.CodeInvalidEnvironment, names: "netns/box"},
+		{name: "link to the host's own namespace", netns: toHost, code: relay.CodeInvalidEnvironment, names: toHost},
+		{name: "link to a file", netns: toFile, code: relay.CodeInvalidEnvironment, names: toFile},
+		{name: "link to itself", netns: toItself, code: relay.CodeInvalidEnvironment, names: toItself},
+		{name: "link to nothing", netns: toNothing, code: relay.CodeInvalidEnvironment, names: toNothing},
+		{name: "path too long", netns: "/" + strings.Repeat("x", 4096), code: relay.CodeInvalidEnvironment, names: strings.Repeat("x", 30)},
 		{name: "16 characters", iface: "eth0123456789012", code: relay.CodeInvalidEnvironment, names: "eth0123456789012"},
 		{name: "loopback", iface: "lo", code: relay.CodeInvalidEnvironment, names: `"lo"`},
 		{name: "interface exists", netns: occupied.Path(), code: relay.CodeLinkExists, names: "eth0"},
@@ -58,6 +76,15 @@ func TestBadInput(t *testing.T) {
 		{name: "negative MTU", mtu: -1, code: relay.CodeInvalidConfig, names: "-1"},
 		{name: "MTU too small for IPv6", mtu: 1000, code: relay.CodeInvalidConfig, names: "1000"},
 		{name: "MTU too large", mtu: 65536, code: relay.CodeInvalidConfig, names: "65536"},
+		{name: "unknown pool", pool: "nowhere", code: relay.CodeInvalidConfig, names: "nowhere"},
+		{name: "no name of a pool", pool: "a/b", code: relay.CodeInvalidConfig, names: "a/b"},
+		{name: "unknown family", family: "ipv5", code: relay.CodeInvalidConfig, names: "ipv5"},
+		{name: "address of another family", family: "ipv4", wanted: "fd00:64::77", code: relay.CodeInvalidConfig, names: "fd00:64::77"},
+		{name: "no DNS name", called: "a b", code: relay.CodeInvalidConfig, names: "a b"},
+		{name: "name too long", called: strings.Repeat("a.", 80) + "a", code: relay.CodeInvalidConfig, names: "a.a.a"},
+		{name: "label without a key", label: "=x", code: relay.CodeInvalidConfig, names: "label"},
+		{name: "label too long", label: "app=" + strings.Repeat("x", 1025), code: relay.CodeInvalidConfig, names: "app"},
+		{name: "label that no terminal should print", label: "app=\x1b[2J", code: relay.CodeInvalidConfig, names: "app"},
 	} {
 		t.Run(tc.name, func(t *testing.T) { h.in(t).mustRefuse(tc, box, occupied) })
 	}
@@ -87,6 +114,18 @@ func (h *host) mustRefuse(tc bad, box, occupied netns.NS) {
 	if tc.mtu != 0 {
 		r.conf["mtu"] = tc.mtu
 	}
+	for key, value := range map[string]string{"pool": tc.pool, "family": tc.family} {
+		if value != "" {
+			r.conf[key] = value
+		}
+	}
+	annotations := map[string]string{}
+	for key, value := range map[string]string{"name": tc.called, "labels": tc.label} {
+		if value != "" {
+			annotations["hostfabric.io/"+key] = value
+		}
+	}
+	r.conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": annotations}
 	_, err := h.try(r)
 	switch {
 	case err == nil:
@@ -113,6 +152,11 @@ func (h *host) attach(tc bad) (text string, ok bool) {
 	}
 	if tc.mtu != 0 {
 		args = append(args, fmt.Sprint("--mtu=", tc.mtu))
+	}
+	for flag, value := range map[string]string{"--pool": tc.pool, "--family": tc.family, "--name": tc.called, "--label": tc.label} {
+		if value != "" {
+			args = append(args, flag, value)
+		}
 	}
 	cmd := exec.CommandContext(h.t.Context(), filepath.Join(bin, "hostfabric"), args...)
 	var out bytes.Buffer

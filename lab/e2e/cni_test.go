@@ -75,8 +75,11 @@ func checkResult(t *testing.T, r *types100.Result, version string, host, box net
 	if in := r.Interfaces[1]; in.Name != "eth0" || in.Sandbox != box.Path() || r.Interfaces[0].Sandbox != "" {
 		t.Errorf("interfaces are %+v and %+v, want the host's and eth0 in %s", r.Interfaces[0], in, box.Path())
 	}
-	for i, gateway := range []string{"169.254.1.1", "fe80::1"}[:len(r.IPs)] {
-		ip, route := r.IPs[i], r.Routes[i]
+	for i, ip := range r.IPs {
+		route, gateway := r.Routes[i], "169.254.1.1"
+		if ip.Address.IP.To4() == nil {
+			gateway = "fe80::1"
+		}
 		bits, of := ip.Address.Mask.Size()
 		if bits != of || ip.Interface == nil || *ip.Interface != 1 || ip.Gateway.String() != gateway {
 			t.Errorf("address is %+v, want a host route on interface 1 via %s", ip, gateway)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/hostfabric/hostfabric/agent/cni/relay"
 	"github.com/hostfabric/hostfabric/lab/netns"
@@ -94,6 +95,7 @@ func (n network) do(verb string, box netns.NS, capArgs string) []byte {
 type request struct {
 	verb, id, iface, netns, args string
 	conf                         map[string]any
+	stdin                        []byte // in place of conf
 }
 
 // shim runs the shim on the host. failure is CNI's own error, err whatever else went wrong.
@@ -101,9 +103,11 @@ func (h *host) shim(r request) (stdout []byte, failure *types.Error, err error) 
 	if r.conf == nil {
 		r.conf = h.single(nil)
 	}
-	conf, err := json.Marshal(r.conf)
-	if err != nil {
-		return nil, nil, err
+	conf := r.stdin
+	if conf == nil {
+		if conf, err = json.Marshal(r.conf); err != nil {
+			return nil, nil, err
+		}
 	}
 	if r.iface == "" {
 		r.iface = "eth0"
@@ -166,11 +170,18 @@ func result(t testing.TB, stdout []byte) *types100.Result {
 	var version struct {
 		CNIVersion string `json:"cniVersion"`
 	}
-	r, err := types100.NewResult(stdout)
-	if err = errors.Join(err, json.Unmarshal(stdout, &version)); err != nil {
+	err := json.Unmarshal(stdout, &version)
+	if err != nil {
 		t.Fatalf("result: %v: %s", err, stdout)
 	}
-	got := r.(*types100.Result)
+	written, err := create.Create(version.CNIVersion, stdout)
+	if err != nil {
+		t.Fatalf("result: %v: %s", err, stdout)
+	}
+	got, err := types100.GetResult(written)
+	if err != nil {
+		t.Fatalf("result: %v: %s", err, stdout)
+	}
 	got.CNIVersion = version.CNIVersion // as written, before the conversion
 	return got
 }

@@ -32,8 +32,17 @@ pools:
     block_ipv4: {{.Plan.BlockIPv4}}
 {{- else}}
 blocks:
-{{- range .Host.Blocks}}
-  - "{{.}}"
+{{- range $block := .Host.Blocks}}
+  - {{with index $.Host.Pools $block}}{prefix: "{{$block}}", pool: {{.}}}{{else}}"{{$block}}"{{end}}
+{{- end}}
+{{- end}}
+{{- if or .Plan.ShrinkAfter .Plan.Reconcile}}
+ipam:
+{{- if .Plan.ShrinkAfter}}
+  shrink_after: {{.Plan.ShrinkAfter}}
+{{- end}}
+{{- if .Plan.Reconcile}}
+  reconcile: {{.Plan.Reconcile}}
 {{- end}}
 {{- end}}
 {{- if or .Plan.ShrinkAfter .Plan.Reconcile}}

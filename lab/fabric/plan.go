@@ -37,6 +37,9 @@ type Shape struct {
 	Sandboxes int // that every host keeps ready, beside its containers
 	Feed      int // prefixes that the spine announces beside the default route; up to 2^20
 
+	Pools     []string      // of the hosts' blocks beside the default one; with Static only
+	Reconcile time.Duration // between an agent's comparisons of its leases with its containers; default the agent's own
+
 	Source      Source        // of the hosts' blocks; default Static
 	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
 	ShrinkAfter time.Duration // with Etcd, of a block that a host no longer needs; default the agent's own
@@ -85,8 +88,9 @@ type Host struct {
 	NS         netns.NS
 	ASN        uint32
 	RouterID   netip.Addr
-	Links      []Link         // to the rack's routers
-	Blocks     []netip.Prefix // none but with Static
+	Links      []Link                  // to the rack's routers
+	Blocks     []netip.Prefix          // none but with Static
+	Pools      map[netip.Prefix]string `json:",omitempty"` // of blocks that are not of the default one
 	Containers []Container
 }
 
@@ -170,6 +174,9 @@ func (s Shape) validate() error {
 	}
 	if !slices.Contains(Sources, s.Source) {
 		errs = append(errs, fmt.Errorf("source %q is not known (one of %v)", s.Source, Sources))
+	}
+	if len(s.Pools) > 0 && s.Source != Static {
+		errs = append(errs, fmt.Errorf("pools %v: hosts have such by plan only, not with source %q", s.Pools, s.Source))
 	}
 	if s.BlockIPv4 < 20 || s.BlockIPv4 > 30 { // what an agent takes
 		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /20 to /30", s.BlockIPv4))
@@ -266,17 +273,26 @@ func (l *layout) host(rack *Rack, number int) (Host, error) {
 	return h, nil
 }
 
-// blocks gives a host its share of every space.
+// blocks gives a host its share of every space, for every pool. A host never has two that its agent would announce as one.
 func (l *layout) blocks(h *Host) error {
-	for _, b := range []struct {
-		space  netip.Prefix
-		length int
-	}{{space4, 32 - blockBits(l.plan.Containers)}, {space6, 64}}[:len(l.plan.Space)] {
-		block, err := nth(b.space, b.length, l.hosts)
-		if err != nil {
-			return fmt.Errorf("block of %s: %w", h.Name, err)
+	for i, pool := range append([]string{""}, l.plan.Pools...) {
+		share := l.hosts + i*(l.plan.Shape.Racks*l.plan.Hosts+1)
+		for _, b := range []struct {
+			space  netip.Prefix
+			length int
+		}{{space4, 32 - blockBits(l.plan.Containers)}, {space6, 64}}[:len(l.plan.Space)] {
+			block, err := nth(b.space, b.length, share)
+			if err != nil {
+				return fmt.Errorf("block of %s: %w", h.Name, err)
+			}
+			h.Blocks = append(h.Blocks, block)
+			if pool != "" {
+				if h.Pools == nil {
+					h.Pools = map[netip.Prefix]string{}
+				}
+				h.Pools[block] = pool
+			}
 		}
-		h.Blocks = append(h.Blocks, block)
 	}
 	l.hosts++
 	return nil

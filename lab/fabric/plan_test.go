@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,32 @@ func TestPlanEtcd(t *testing.T) {
 	golden(t, "agent-etcd.yaml", string(conf))
 }
 
+// TestPlanPools gives hosts a block of each pool, none of which continues another.
+func TestPlanPools(t *testing.T) {
+	p, err := NewPlan(Shape{IPv6: true, Racks: 1, Pools: []string{"web", "gold"}, Reconcile: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[netip.Prefix]bool{}
+	for _, h := range p.AllHosts() {
+		for _, block := range h.Blocks {
+			double := netip.PrefixFrom(block.Addr(), block.Bits()-1).Masked()
+			if seen[block] || slices.ContainsFunc(h.Blocks, func(o netip.Prefix) bool { return o != block && double.Overlaps(o) }) {
+				t.Errorf("%s has %v: %s is another's, or half of what would be announced as one", h.Name, h.Blocks, block)
+			}
+			seen[block] = true
+		}
+		if len(h.Blocks) != 6 || len(h.Pools) != 4 {
+			t.Errorf("%s has blocks %v, of pools %v; want one of each of three pools a family", h.Name, h.Blocks, h.Pools)
+		}
+	}
+	conf, err := p.AgentConfig(p.Racks[0].Hosts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "agent-pools.yaml", string(conf))
+}
+
 // golden compares with a file in testdata; UPDATE_GOLDEN=1 writes it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
@@ -120,6 +147,7 @@ func TestPlanErrors(t *testing.T) {
 		{"source", Shape{Source: "dhcp"}, `source "dhcp" is not known (one of [static etcd])`},
 		{"blocks of too many addresses", Shape{Source: Etcd, BlockIPv4: 19}, "blocks of length /19: must be /20 to /30"},
 		{"blocks of one address", Shape{BlockIPv4: 32}, "blocks of length /32"},
+		{"pools that nobody planned", Shape{Source: Etcd, Pools: []string{"web"}}, "pools [web]"},
 		{"all at once", Shape{Racks: -1, Containers: -1, Name: "A"}, "\n"},
 		{"no room for the cables", Shape{Racks: 255, Hosts: 200}, "172.31.0.0/16 has only 32768 prefixes of length /31"},
 		{"no room for the blocks", Shape{Racks: 100, Hosts: 100, Containers: 100}, "10.64.0.0/12 has only 8192 prefixes of length /25"},
