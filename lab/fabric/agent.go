@@ -45,15 +45,6 @@ ipam:
   reconcile: {{.Plan.Reconcile}}
 {{- end}}
 {{- end}}
-{{- if or .Plan.ShrinkAfter .Plan.Reconcile}}
-ipam:
-{{- if .Plan.ShrinkAfter}}
-  shrink_after: {{.Plan.ShrinkAfter}}
-{{- end}}
-{{- if .Plan.Reconcile}}
-  reconcile: {{.Plan.Reconcile}}
-{{- end}}
-{{- end}}
 fabric:
 {{- range .Plan.Space}}
   - "{{.}}"

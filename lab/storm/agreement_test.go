@@ -3,32 +3,27 @@ package storm
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
+	"maps"
 	"os"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
-	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
-	"github.com/hostfabric/hostfabric/routes/kernel"
-	"github.com/hostfabric/hostfabric/routes/kernel/rtnl"
+	"github.com/hostfabric/hostfabric/lab/workload"
 )
 
-// accounts are the same things as different parts know them. All are sorted.
+// accounts are what the callers know and others do too. All are sorted.
 type accounts struct {
-	Addresses, Leases, Routes []string // one a container and family
-	Links, HostLinks          []string // host ends: as told, and as the kernel has them
-	Inside                    []string // namespaces of callers with an interface
-	Namespaces                []string // of sandboxes
-	Announced                 []string // by router
+	Addresses  []string // of each container
+	Inside     []string // namespaces of callers that have an interface
+	Namespaces []string // of sandboxes
+	Announced  []string // by router
 }
 
 // awaitAgreement waits until all accounts say what the callers were told, and nothing else.
@@ -52,76 +47,61 @@ func (s *storm) awaitAgreement(when string) {
 func (s *storm) accounts() (want, have accounts, err error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
 	defer cancel()
-	standing := s.book.standing()
+	standing := slices.Collect(maps.Values(s.book.standing()))
 	pool, err := s.client.ListSandboxes(ctx, &apiv1.ListSandboxesRequest{})
 	if err != nil {
 		return want, have, err
 	}
 	nReady := 0
 	for _, sb := range pool.GetSandboxes() {
-		have.Namespaces = append(have.Namespaces, sb.GetId())
-		if sb.GetState() != "ready" {
-			continue
-		}
-		nReady++
-		if standing[sb.GetId()], err = told(sb.GetEndpoint(), s.host.NS); err != nil { // an attachment that nobody was told of yet
-			return want, have, err
+		want.Namespaces = append(want.Namespaces, sb.GetId())
+		if sb.GetState() == "ready" { // nobody was told of it yet
+			nReady++
+			a, err := told(sb.GetEndpoint(), netns.NS{})
+			if err != nil {
+				return want, have, err
+			}
+			standing = append(standing, a)
 		}
 	}
 	if nReady != ready {
 		return want, have, fmt.Errorf("%d sandboxes are ready, want %d", nReady, ready)
 	}
+	var containers []string
 	for _, a := range standing {
-		want.HostLinks = append(want.HostLinks, a.hostLink)
+		containers = append(containers, a.container)
 		for _, addr := range a.addrs {
-			want.Addresses = append(want.Addresses, addr.String())
+			want.Addresses = append(want.Addresses, a.container+" "+addr.String())
 		}
 		if slices.Contains(s.boxes, a.ns) {
 			want.Inside = append(want.Inside, a.ns.Name)
 		}
 	}
-	for _, p := range s.host.Blocks {
-		for _, tor := range s.lab.Plan.Racks[0].ToRs {
-			want.Announced = append(want.Announced, tor.Name+" "+p.String())
+	for _, router := range s.lab.Plan.Racks[0].ToRs {
+		for _, p := range s.host.Blocks {
+			want.Announced = append(want.Announced, router.Name+" "+p.String())
 		}
 	}
-	if err := s.found(ctx, &have); err != nil {
+	if have, err = s.found(ctx); err != nil {
 		return want, have, err
 	}
-	// What is told and found twice over must be the same.
-	want.Leases, want.Routes, want.Links, have.Addresses, have.HostLinks = want.Addresses, want.Addresses, want.HostLinks, have.Leases, have.Links
-	files, err := os.ReadDir(s.socket("sandboxes"))
-	for _, f := range files {
-		want.Namespaces = append(want.Namespaces, f.Name())
-	}
 	for _, a := range []*accounts{&want, &have} {
-		for _, list := range []*[]string{&a.Addresses, &a.Leases, &a.Routes, &a.Links, &a.HostLinks, &a.Inside, &a.Namespaces, &a.Announced} {
-			sort.Strings(*list)
+		for _, list := range [][]string{a.Addresses, a.Inside, a.Namespaces, a.Announced} {
+			slices.Sort(list)
 		}
 	}
-	return want, have, err
+	return want, have, workload.Agree(ctx, s.client, s.host.NS, containers...)
 }
 
-// found fills in what the agent, the kernel and the routers have.
-func (s *storm) found(ctx context.Context, have *accounts) error {
-	leases, err := s.client.ListLeases(ctx, &apiv1.ListLeasesRequest{})
+// found is what the agent, the namespaces and the routers have.
+func (s *storm) found(ctx context.Context) (have accounts, err error) {
+	endpoints, err := s.client.ListEndpoints(ctx, &apiv1.ListEndpointsRequest{})
 	if err != nil {
-		return err
+		return have, err
 	}
-	for _, l := range leases.GetLeases() {
-		if l.GetState() != "quarantined" {
-			have.Leases = append(have.Leases, l.GetAddress())
-		}
-	}
-	for _, router := range s.lab.Plan.Racks[0].ToRs {
-		for _, space := range s.lab.Plan.Space {
-			prefixes, err := s.lab.Tor(router.Name).Prefixes(ctx, space)
-			if err != nil {
-				return err
-			}
-			for _, p := range prefixes {
-				have.Announced = append(have.Announced, router.Name+" "+p.String())
-			}
+	for _, ep := range endpoints.GetEndpoints() {
+		for _, addr := range ep.GetAddresses() {
+			have.Addresses = append(have.Addresses, ep.GetContainerId()+" "+addr)
 		}
 	}
 	for _, ns := range s.boxes {
@@ -129,38 +109,25 @@ func (s *storm) found(ctx context.Context, have *accounts) error {
 			have.Inside = append(have.Inside, ns.Name)
 		}
 	}
-	return s.host.NS.Do(func() error { return hostAccount(have) })
-}
-
-// hostAccount reads the links and routes of the calling thread's network namespace.
-func hostAccount(have *accounts) error {
-	links, err := net.Interfaces()
+	files, err := os.ReadDir(s.socket("sandboxes"))
 	if err != nil {
-		return err
+		return have, err
 	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Name, endpoint.HostLinkPrefix) {
-			have.Links = append(have.Links, l.Name)
-		}
+	for _, f := range files {
+		have.Namespaces = append(have.Namespaces, f.Name())
 	}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		var routes []netlink.Route
-		err := rtnl.Uninterrupted(func() (err error) {
-			routes, err = netlink.RouteListFiltered(family, &netlink.Route{Protocol: kernel.Protocol}, netlink.RT_FILTER_PROTOCOL) //nolint:forbidigo // retried here
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, r := range routes {
-			if addr, ok := netip.AddrFromSlice(r.Dst.IP); ok && r.LinkIndex > 1 && len(r.MultiPath) == 0 && r.Gw == nil {
-				if ones, bits := r.Dst.Mask.Size(); ones == bits {
-					have.Routes = append(have.Routes, addr.Unmap().String())
-				}
+	for _, router := range s.lab.Plan.Racks[0].ToRs {
+		for _, space := range s.lab.Plan.Space {
+			prefixes, err := s.lab.Tor(router.Name).Prefixes(ctx, space)
+			if err != nil {
+				return have, err
+			}
+			for _, p := range prefixes {
+				have.Announced = append(have.Announced, router.Name+" "+p.String())
 			}
 		}
 	}
-	return nil
+	return have, nil
 }
 
 // detachAll ends the containers that are left, and expects no failure: nobody kills the agent any more.

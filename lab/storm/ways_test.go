@@ -24,9 +24,10 @@ const iface = "eth0"
 
 // attachment is what a caller was told.
 type attachment struct {
-	ns       netns.NS
-	hostLink string
-	addrs    []netip.Addr
+	container string // as the agent knows it
+	ns        netns.NS
+	hostLink  string
+	addrs     []netip.Addr
 }
 
 // way is a front-end of the agent, as its users see it.
@@ -71,7 +72,7 @@ func (a api) detach(ctx context.Context, id string, _ netns.NS) error {
 }
 
 func told(ep *apiv1.Endpoint, ns netns.NS) (attachment, error) {
-	t := attachment{ns: ns, hostLink: ep.GetHostInterface()}
+	t := attachment{container: ep.GetContainerId(), ns: ns, hostLink: ep.GetHostInterface()}
 	for _, text := range ep.GetAddresses() {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
@@ -169,7 +170,7 @@ func (c cni) attach(ctx context.Context, id string, ns netns.NS) (attachment, er
 	if err != nil {
 		return attachment{}, fmt.Errorf("answer: %w: %s", err, out)
 	}
-	t := attachment{ns: ns, hostLink: endpoint.HostLink(id, iface)}
+	t := attachment{container: id, ns: ns, hostLink: endpoint.HostLink(id, iface)}
 	for _, ip := range r.(*types100.Result).IPs {
 		addr, ok := netip.AddrFromSlice(ip.Address.IP)
 		if !ok {
