@@ -122,7 +122,7 @@ func (c churn) closedLoop(ctx context.Context) (float64, error) {
 
 // keepsUp starts containers at a rate, whether or not those before are through, and ends each after its life. ok is false
 // once one is due and no namespace is free.
-func (c churn) keepsUp(ctx context.Context, rate float64, for_ time.Duration) (p pace, ok bool, err error) {
+func (c churn) keepsUp(ctx context.Context, rate float64, lasts time.Duration) (p pace, ok bool, err error) {
 	room := int(roomFor*rate*c.life.Seconds()) + parallelCallers
 	if room > len(c.containers) {
 		return p, false, fmt.Errorf("%.0f containers/s want %d namespaces, there are %d", rate, room, len(c.containers))
@@ -142,7 +142,7 @@ func (c churn) keepsUp(ctx context.Context, rate float64, for_ time.Duration) (p
 	start := time.Now()
 	for i := 0; ; i++ {
 		due := time.Duration(float64(i) / rate * float64(time.Second))
-		if due >= for_ {
+		if due >= lasts {
 			return p, true, nil
 		}
 		if err := pause(ctx, time.Until(start.Add(due))); err != nil {
@@ -150,9 +150,9 @@ func (c churn) keepsUp(ctx context.Context, rate float64, for_ time.Duration) (p
 		}
 		select {
 		case b := <-free:
-			b.Name = fmt.Sprintf("%s-%d", b.Name, i) // a new container each time, as in life
+			container := fabric.Container{Name: fmt.Sprintf("%s-%d", b.Name, i), NS: b.NS} // a new one each time, as in life
 			living.Go(func() {
-				attached, detached, err := c.live(ctx, b)
+				attached, detached, err := c.live(ctx, container)
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
@@ -160,7 +160,7 @@ func (c churn) keepsUp(ctx context.Context, rate float64, for_ time.Duration) (p
 					return
 				}
 				p.attached, p.detached = append(p.attached, milliseconds(attached)), append(p.detached, milliseconds(detached))
-				free <- fabric.Container{Name: b.Name[:len(b.Name)-len(fmt.Sprint(i))-1], NS: b.NS}
+				free <- b
 			})
 		default:
 			return p, false, nil
