@@ -35,7 +35,12 @@ func inArena(ctx context.Context, o Options, containers int, do func(*arena) err
 		if a.bare, err = newBare(a.host.NS); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, a.bare.close()) }()
+		defer func() {
+			err = errors.Join(err, a.bare.close())
+			if a.hosts != w { // dialled anew
+				err = errors.Join(err, a.hosts.Close())
+			}
+		}()
 		return do(a)
 	})
 }
