@@ -83,7 +83,7 @@ func (c churn) search(ctx context.Context) (pace, error) {
 	if err != nil {
 		return pace{}, err
 	}
-	low, high := rate/4, rate*1.2
+	low, high := rate/4, min(rate*1.2, c.most())
 	for i := range searchSteps {
 		try := (low + high) / 2
 		_, ok, err := c.keepsUp(ctx, try, c.last/searchFactor+c.life)
@@ -108,6 +108,11 @@ func (c churn) search(ctx context.Context) (pace, error) {
 	return pace{}, fmt.Errorf("%s: no rate lasts, down to %.1f containers/s", c.side.name, low)
 }
 
+// most is the rate that there are namespaces for.
+func (c churn) most() float64 {
+	return float64(len(c.containers)-parallelCallers) / (roomFor * c.life.Seconds())
+}
+
 // closedLoop counts the cycles in a second that a few callers get done, each beginning the next when one is over.
 func (c churn) closedLoop(ctx context.Context) (float64, error) {
 	n := min(len(c.containers), 10*parallelCallers)
@@ -123,10 +128,7 @@ func (c churn) closedLoop(ctx context.Context) (float64, error) {
 // keepsUp starts containers at a rate, whether or not those before are through, and ends each after its life. ok is false
 // once one is due and no namespace is free.
 func (c churn) keepsUp(ctx context.Context, rate float64, lasts time.Duration) (p pace, ok bool, err error) {
-	room := int(roomFor*rate*c.life.Seconds()) + parallelCallers
-	if room > len(c.containers) {
-		return p, false, fmt.Errorf("%.0f containers/s want %d namespaces, there are %d", rate, room, len(c.containers))
-	}
+	room := min(int(roomFor*rate*c.life.Seconds())+parallelCallers, len(c.containers))
 	free := make(chan fabric.Container, room)
 	for _, b := range c.containers[:room] {
 		free <- b
