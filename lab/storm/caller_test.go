@@ -20,11 +20,12 @@ type caller struct {
 	s      *storm
 	n      int
 	way    way
+	stays  bool // the last container is left attached
 	ns     netns.NS
 	chance *rand.Rand
 }
 
-// run goes on until ctx ends, and then finishes what it is at. Every other caller leaves its last container attached.
+// run goes on until ctx ends, and then finishes what it is at. Some leave their last container attached.
 func (c *caller) run(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		// Some come again under the name of the one before, whose detach may wait in the shim's spool.
@@ -34,7 +35,7 @@ func (c *caller) run(ctx context.Context) {
 			c.s.book.granted(id, a)
 			c.s.verify(id, a)
 			pause(ctx, time.Duration(c.chance.Int64N(int64(longestLife))))
-			if ctx.Err() != nil && c.n%2 == 0 {
+			if ctx.Err() != nil && c.stays {
 				return
 			}
 		}

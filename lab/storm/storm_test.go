@@ -34,6 +34,7 @@ var (
 
 const (
 	callers   = 64
+	room      = 180              // containers that the block has room for
 	ready     = 8                // sandboxes
 	patience  = 60 * time.Second // for what takes milliseconds on an idle machine
 	quickKill = 300 * time.Millisecond
@@ -74,7 +75,7 @@ type storm struct {
 
 func newStorm(t *testing.T) *storm {
 	shape := fabric.Shape{
-		Name: "storm", Dir: filepath.Join(fabric.DefaultDir, "st"), Racks: 1, Hosts: 1, Containers: 180, IPv6: true, // of which the first ones are used: the block is to have room
+		Name: "storm", Dir: filepath.Join(fabric.DefaultDir, "st"), Racks: 1, Hosts: 1, Containers: room, IPv6: true,
 		Reconcile: time.Second, Sandboxes: ready,
 	}
 	lab, _ := fabrictest.Up(t, shape, programs.agent, programs.lab)
@@ -106,13 +107,11 @@ func (s *storm) socket(name string) string { return s.lab.Plan.SocketPath(s.host
 func (s *storm) rage(lasts time.Duration) (kills int) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), lasts)
 	defer cancel()
-	ways := []way{
-		newCNI(s.host.NS, s.socket("cni.sock"), filepath.Join(s.lab.Plan.NodeDir(s.host.Name), "state", "cni-spool")),
-		api{s.client}, sandboxes{s.client}, newCNI(s.host.NS, s.socket("cni.sock"), filepath.Join(s.lab.Plan.NodeDir(s.host.Name), "state", "cni-spool")),
-	}
+	shim := newCNI(s.host.NS, s.socket("cni.sock"), filepath.Join(s.lab.Plan.NodeDir(s.host.Name), "state", "cni-spool"))
+	ways := []way{shim, api{s.client}, shim, sandboxes{s.client}}
 	var all sync.WaitGroup
 	for i := range callers {
-		c := &caller{s: s, n: i, way: ways[i%len(ways)], ns: s.boxes[i], chance: rand.New(rand.NewPCG(s.seed, uint64(i)))}
+		c := &caller{s: s, n: i, way: ways[i%len(ways)], stays: i/len(ways)%2 == 0, ns: s.boxes[i], chance: rand.New(rand.NewPCG(s.seed, uint64(i)))}
 		all.Go(func() { c.run(ctx) })
 	}
 	chance := rand.New(rand.NewPCG(s.seed, callers))
