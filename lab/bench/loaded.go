@@ -205,7 +205,7 @@ func (a *arena) dialAgain(ctx context.Context) (*workload.Hosts, error) {
 	return workload.Dial(a.lab)
 }
 
-// reconcileTime reads hostfabric_reconcile_seconds.
+// reconcileTime reads hostfabric_reconcile_seconds; it is 0 as long as nobody listens.
 func (a *arena) reconcileTime(ctx context.Context) (time.Duration, error) {
 	const metric = "hostfabric_reconcile_seconds "
 	socket := a.lab.Plan.SocketPath(a.host.Name, "metrics.sock")
@@ -218,6 +218,9 @@ func (a *arena) reconcileTime(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("metrics of %s: %w", a.host.Name, err)
 	}
