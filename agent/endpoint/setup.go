@@ -40,9 +40,11 @@ func (w *Wirer) setupHost(e *Endpoint, index int) error {
 		b.EndNest(inet6)
 		b.EndNest(spec)
 	}
-	// A request of its own: within one the kernel would raise the link before it reads the rest.
+	// A request of its own: within one the kernel would raise the link before it reads the rest. Without ARP on the link,
+	// what a container says there of addresses is not even looked at, and cannot fill the host's neighbour table, which is
+	// small and all links'. (Neighbour discovery has no such switch; the firewall drops it.)
 	b.Begin(unix.RTM_SETLINK, 0)
-	b.Link(index, unix.IFF_UP, unix.IFF_UP)
+	b.Link(index, unix.IFF_UP|unix.IFF_NOARP, unix.IFF_UP|unix.IFF_NOARP)
 	return failures(w.host.Do(&b, nil), []string{"set alias", "set up"})
 }
 
