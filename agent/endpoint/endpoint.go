@@ -8,7 +8,9 @@
 //     first address. Neither side ever asks, so nothing has to answer for 169.254.1.1 or fe80::1.
 //   - The host end has no IPv6 link-local address (address generation is off) and takes no router advertisements: with
 //     IPv6 forwarding off, a container could otherwise become the host's default router.
-//   - The container may send router solicitations; the host end has nothing that would answer them.
+//   - The host end does no ARP: it answers none, and nothing a container says by it gets into the host's neighbour table.
+//   - The container may send router solicitations; the host end has nothing that would answer them, and agent/firewall drops
+//     all of neighbour discovery that comes from containers.
 //   - Checksums stay offloaded. A packet between two veths is never checksummed, which is right for the kernel; only a
 //     program that reads raw packets from the link (a DHCP client, an old userspace tunnel) sees unfinished sums.
 package endpoint

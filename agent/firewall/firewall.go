@@ -72,7 +72,8 @@ type Firewall struct {
 	mu     sync.Mutex // guards what follows, and the order of changes in the kernel
 	policy Policy
 	own    []netip.Prefix
-	seen   string // the table as it was read after it was written last; "" when it is to be written
+	sound  bool  // the table was written, and is as seen has it unless somebody changes it
+	seen   image // as it was read after it was written last
 }
 
 // New writes the table. What keeps it from being written is Err's to tell, and tried again by Run: containers that are there
@@ -165,7 +166,7 @@ func (f *Firewall) Run(ctx context.Context) error {
 func (f *Firewall) look() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.seen != "" {
+	if f.sound {
 		now, err := read(f.home)
 		if err == nil && now == f.seen {
 			return true
@@ -181,8 +182,8 @@ func (f *Firewall) look() bool {
 
 // write has the kernel have the table, or not have it, and reports whether it does.
 func (f *Firewall) write() bool {
-	f.seen = ""
 	err := f.put()
+	f.sound = err == nil
 	if err != nil {
 		err = fmt.Errorf("containers are not confined to their own addresses: nftables: %w", explained(err))
 		if f.Err() == nil || f.Err().Error() != err.Error() {
@@ -202,7 +203,7 @@ func (f *Firewall) put() error {
 		if err := remove(f.home); err != nil {
 			f.log.Warn("table not removed", "table", TableName, "err", err) // without nftables there is none
 		}
-		f.seen = absent
+		f.seen = image{}
 		return nil
 	}
 	counters, err := readCounters(f.home)
@@ -213,10 +214,14 @@ func (f *Firewall) put() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(conn, f.policy, f.own, counters); err != nil {
+	shape, err := replace(conn, f.policy, f.own, counters)
+	if err != nil {
 		return err
 	}
 	f.seen, err = read(f.home)
+	if err == nil && f.seen.shape != shape {
+		err = errors.New("somebody has changed the table just after it was written")
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -14,57 +15,67 @@ func open(home *os.File) (*nftables.Conn, error) {
 	return nftables.New(nftables.WithNetNSFd(int(home.Fd())))
 }
 
-// absent is what read returns while there is no table.
-const absent = "absent"
+// image describes a table.
+type image struct {
+	shape   string // its chains, the numbers of their rules, its sets and what is in them; "" without a table
+	handles string // those of its rules: the kernel gives none twice, so whatever is put in, taken out or replaced shows
+}
 
-// read describes the table by its chains, its sets and the handles of its rules, which the kernel never gives twice: whatever is taken out, put in or
-// replaced shows. Counters do not.
-func read(home *os.File) (string, error) {
+// read describes the table as it is. Counters do not show.
+func read(home *os.File) (image, error) {
 	conn, err := open(home)
 	if err != nil {
-		return "", err
+		return image{}, err
 	}
 	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return "", fmt.Errorf("list chains: %w", err)
+		return image{}, fmt.Errorf("list chains: %w", err)
 	}
-	var b strings.Builder
+	var now image
 	for _, c := range chains {
 		if c.Table.Name != TableName {
 			continue
 		}
-		if c.Hooknum == nil || c.Priority == nil || c.Policy == nil {
-			return "", fmt.Errorf("chain %s is at no hook", c.Name)
-		}
-		fmt.Fprintf(&b, "chain %s at %d, %d, policy %d:", c.Name, *c.Hooknum, *c.Priority, *c.Policy)
 		rules, err := conn.GetRules(ourTable(), c)
 		if err != nil {
-			return "", fmt.Errorf("list rules of %s: %w", c.Name, err)
+			return image{}, fmt.Errorf("list rules of %s: %w", c.Name, err)
 		}
+		now.shape += describeChain(c, len(rules))
 		for _, r := range rules {
-			fmt.Fprintf(&b, " %d", r.Handle)
+			now.handles += fmt.Sprintf("%d ", r.Handle)
 		}
-		b.WriteByte('\n')
 	}
-	if b.Len() == 0 {
-		return absent, nil
+	if now.shape == "" {
+		return now, nil
 	}
 	sets, err := conn.GetSets(ourTable())
 	if err != nil {
-		return "", fmt.Errorf("list sets: %w", err)
+		return image{}, fmt.Errorf("list sets: %w", err)
 	}
 	for _, s := range sets {
 		elements, err := conn.GetSetElements(s)
 		if err != nil {
-			return "", fmt.Errorf("list elements of %s: %w", s.Name, err)
+			return image{}, fmt.Errorf("list elements of %s: %w", s.Name, err)
 		}
-		fmt.Fprintf(&b, "set %s", s.Name)
-		for _, e := range elements {
-			fmt.Fprintf(&b, " %x %t", e.Key, e.IntervalEnd)
-		}
-		b.WriteByte('\n')
+		now.shape += describeSet(s.Name, elements)
 	}
-	return b.String(), nil
+	return now, nil
+}
+
+func describeChain(c *nftables.Chain, rules int) string {
+	if c.Hooknum == nil || c.Priority == nil || c.Policy == nil {
+		return fmt.Sprintf("chain %s: %d rules\n", c.Name, rules)
+	}
+	return fmt.Sprintf("chain %s at hook %d, priority %d, policy %d: %d rules\n", c.Name, *c.Hooknum, *c.Priority, *c.Policy, rules)
+}
+
+func describeSet(name string, elements []nftables.SetElement) string {
+	var all []string
+	for _, e := range elements {
+		all = append(all, fmt.Sprintf("%x %t", e.Key, e.IntervalEnd))
+	}
+	slices.Sort(all)
+	return fmt.Sprintf("set %s: %s\n", name, strings.Join(all, ", "))
 }
 
 // remove deletes the table. One that is not there is success.

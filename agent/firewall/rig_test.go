@@ -56,19 +56,21 @@ type rig struct {
 func newRig(t *testing.T, p firewall.Policy) *rig {
 	t.Helper()
 	r := &rig{host: nstest.New(t, "host"), box: nstest.New(t, "box"), other: nstest.New(t, "other"), tor: nstest.New(t, "tor")}
+	for _, ns := range []netns.NS{r.host, r.tor} {
+		for key, value := range map[string]string{
+			"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0",
+			"ipv6/conf/default/accept_dad": "0", // which an uplink would else wait for
+		} {
+			if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	if err := netns.Cable(
 		netns.End{NS: r.host, Link: "uplink", Addresses: []string{"172.31.0.1/31", "fd00:31::1/127"}},
 		netns.End{NS: r.tor, Link: "host", Addresses: []string{"172.31.0.0/31", "fd00:31::/127"}},
 	); err != nil {
 		t.Fatal(err)
-	}
-	for _, ns := range []netns.NS{r.host, r.tor} {
-		for _, key := range []string{"ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1", "ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0", "ipv4/conf/uplink/rp_filter=0", "ipv4/conf/host/rp_filter=0"} {
-			path, value, _ := strings.Cut(key, "=")
-			if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) }); err != nil && !os.IsNotExist(err) {
-				t.Fatal(err)
-			}
-		}
 	}
 	ip(t, r.tor, "address add 10.64.0.65/32 dev lo", "address add 198.51.100.1/32 dev lo", "address add fd00:64:1::1/128 dev lo", "address add 2001:db8::1/128 dev lo",
 		"route add 10.64.0.0/26 via 172.31.0.1", "route add fd00:64::/64 via fd00:31::1")

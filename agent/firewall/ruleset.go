@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -42,16 +43,21 @@ var linkLocal, linkGroups = netip.MustParsePrefix("fe80::/10"), netip.MustParseP
 
 // writer adds the table's parts to a batch.
 type writer struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	errs  []error
+	conn   *nftables.Conn
+	table  *nftables.Table
+	chains []*nftables.Chain
+	rules  map[*nftables.Chain]int
+	sets   string // what there are, described
+	setIDs uint32
+	err    error
 }
 
-// replace has the table be as p and own say, and its counters go on from the values given, in one transaction.
-func replace(conn *nftables.Conn, p Policy, own []netip.Prefix, counts map[string]counts) error {
+// replace has the table be as p and own say, and its counters go on from the values given, in one transaction. It returns the
+// shape that the table has then.
+func replace(conn *nftables.Conn, p Policy, own []netip.Prefix, counts map[string]counts) (shape string, err error) {
 	conn.AddTable(ourTable()) // so that there is one to delete
 	conn.DelTable(ourTable())
-	w := &writer{conn: conn, table: conn.AddTable(ourTable())}
+	w := &writer{conn: conn, table: conn.AddTable(ourTable()), rules: map[*nftables.Chain]int{}}
 	for _, name := range []string{spoofed4, spoofed6, closed} {
 		conn.AddObj(&nftables.CounterObj{Table: w.table, Name: name, Packets: counts[name].packets, Bytes: counts[name].bytes})
 	}
@@ -60,19 +66,25 @@ func replace(conn *nftables.Conn, p Policy, own []netip.Prefix, counts map[strin
 	if p.Masquerade {
 		w.masquerade(own, p.Except)
 	}
-	if len(w.errs) > 0 {
-		return fmt.Errorf("write the ruleset: %w", w.errs[0])
+	if w.err != nil {
+		return "", w.err
 	}
-	return conn.Flush()
+	for _, c := range w.chains {
+		shape += describeChain(c, w.rules[c])
+	}
+	return shape + w.sets, conn.Flush()
 }
 
 // chain begins a chain at a hook of the kernel. Where it ends, others' chains go on.
 func (w *writer) chain(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
 	accept := nftables.ChainPolicyAccept
-	return w.conn.AddChain(&nftables.Chain{Name: name, Table: w.table, Type: kind, Hooknum: hook, Priority: priority, Policy: &accept})
+	c := w.conn.AddChain(&nftables.Chain{Name: name, Table: w.table, Type: kind, Hooknum: hook, Priority: priority, Policy: &accept})
+	w.chains = append(w.chains, c)
+	return c
 }
 
 func (w *writer) rule(c *nftables.Chain, parts ...[]expr.Any) {
+	w.rules[c]++
 	w.conn.AddRule(&nftables.Rule{Table: w.table, Chain: c, Exprs: slices.Concat(parts...)})
 }
 
@@ -150,9 +162,12 @@ func (w *writer) masquerade(own, except []netip.Prefix) {
 }
 
 func (w *writer) set(s *nftables.Set, elements []nftables.SetElement) {
+	w.setIDs++
+	s.ID = w.setIDs // by which rules of the batch name it; the library's own are of all connections, and unguarded
 	if err := w.conn.AddSet(s, elements); err != nil {
-		w.errs = append(w.errs, fmt.Errorf("set %s: %w", s.Name, err))
+		w.err = errors.Join(w.err, fmt.Errorf("set %s: %w", s.Name, err))
 	}
+	w.sets += describeSet(s.Name, elements)
 }
 
 // intervals are the prefixes of a family as the kernel wants them, disjoint: the first address of each, and the one after it.

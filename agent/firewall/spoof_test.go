@@ -52,6 +52,7 @@ var liars = []liar{
 // TestSpoofing sends packets of every kind and from every wrong source to another container, to another host and to this one.
 // None arrives, each is counted, and the same sent without the table show what it is for.
 func TestSpoofing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, firewall.Policy{Enabled: true})
 	l, open := link(t, r.box), sink(t)
 	inside, outside, here := open(spoof.OnLink(r.other, "eth0")), open(spoof.OnLink(r.tor, "host")), open(spoof.Delivered(r.host))

@@ -20,13 +20,15 @@ func watch(home *os.File, log *slog.Logger) (changed <-chan struct{}, stop func(
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return nil, func() {}, errors.Join(err, conn.Close())
 	}
-	heard := make(chan struct{}, 1)
+	heard, closing := make(chan struct{}, 1), make(chan struct{})
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		for {
 			_, err := conn.Receive()
 			if err != nil && !errors.Is(err, unix.ENOBUFS) { // events lost are an event
-				if !errors.Is(err, os.ErrClosed) {
+				select {
+				case <-closing:
+				default:
 					log.Warn("changes of nftables are not heard of any more and are noticed later", "after", lookEvery, "err", err)
 				}
 				return
@@ -38,6 +40,7 @@ func watch(home *os.File, log *slog.Logger) (changed <-chan struct{}, stop func(
 		}
 	})
 	return heard, func() {
+		close(closing)
 		if err := conn.Close(); err != nil {
 			log.Warn("watch on nftables not closed", "err", err)
 		}
