@@ -17,6 +17,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
+	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -59,6 +60,13 @@ type Speaker interface {
 	Release(peer netip.Addr) error
 }
 
+// Firewall confines containers to their own addresses; firewall.Firewall is the real one.
+type Firewall interface {
+	// Err is nil while it does. It is asked for every attach.
+	Err() error
+	Dropped() (firewall.Dropped, error)
+}
+
 // Options is what the agent needs to know of its host.
 type Options struct {
 	Host     string
@@ -72,6 +80,7 @@ type Options struct {
 	Dead func() []failover.Dead
 	// Links tells what is wrong on the links that peers are to be found on; nil: there are none such.
 	Links     func() []string
+	Firewall  Firewall      // nil: there is none
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
@@ -166,10 +175,23 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) Ready(context.Context) error {
 	select {
 	case <-a.restored:
-		return a.drain.refused()
+		return a.refused()
 	default:
 		return fmt.Errorf("%w: leases are still being restored", ErrNotReady)
 	}
+}
+
+// refused says why no new container is attached.
+func (a *Agent) refused() error {
+	if err := a.drain.refused(); err != nil {
+		return err
+	}
+	if a.opts.Firewall != nil {
+		if err := a.opts.Firewall.Err(); err != nil {
+			return fmt.Errorf("%w: %w", ErrNotReady, err)
+		}
+	}
+	return nil
 }
 
 // awaitReady waits until what an earlier run left is known, as long as the caller does.

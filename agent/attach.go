@@ -48,7 +48,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 			req.Description = ep.Description
 		}
 	}
-	if err := a.drain.refused(); err != nil {
+	if err := a.refused(); err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, err)
 	}
 	ep, err := a.attach(ctx, req)

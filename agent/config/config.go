@@ -41,6 +41,8 @@ type Config struct {
 	Sandboxes     Sandboxes
 	Health        Health
 	Routes        Routes
+	Firewall      Firewall
+	Masquerade    Masquerade
 	HostAddress   bool // the first address of a block of each family goes on lo, and the first of every block is no container's
 	ManageSysctls bool // the agent turns forwarding on itself
 
@@ -118,6 +120,18 @@ const maxSandboxes = 10000
 type Routes struct {
 	Metric uint32
 	Resync time.Duration // between full listings
+}
+
+// Firewall is about the nftables table that confines containers to their own addresses and keeps them from this host's agent.
+type Firewall struct {
+	Enabled bool
+	Open    []uint16 // ports of the agent's listeners that containers may reach all the same
+}
+
+// Masquerade is about packets from this host's blocks to destinations that do not know them.
+type Masquerade struct {
+	Enabled bool
+	Except  []netip.Prefix // destinations that know them, besides this host's blocks and Fabric
 }
 
 // API is the agent's own.

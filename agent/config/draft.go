@@ -104,6 +104,8 @@ func (d *draft) setLists(l *layers, r *report, f files) {
 			d.Import = append(d.Import, rule)
 		}
 	}
+	d.Firewall.Open = ports("firewall.open", l.list("firewall.open", r, ""), r)
+	d.Masquerade.Except = values(prefixes("masquerade.except", l.list("masquerade.except", r, ""), r))
 	d.setPools(l, r)
 	d.setStations(l, r)
 	d.setAnnounce(l, r)

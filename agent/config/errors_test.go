@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"no mapping", "- asn\n", `hostfabric.yaml: line 1: not a mapping (write lines such as "asn: 4200000001")`},
 		{"two documents", with("---\nasn: 1"), "hostfabric.yaml: line 4: a second document begins (keep one, without ---)"},
 		{"alias", with("mtu: &a 1500\nhost: *a"), "host: YAML aliases are not understood (write the value out)"},
-		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, etcd, fabric, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
+		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, etcd, fabric, firewall, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
 		{"odd key", with("? [a]\n: b"), "?: line 4: a key must be a word"},
 		{"odd text in a key", with(`"a\nb": 1`), `"a\nb": line 4: unknown key (did you mean api?)`},
 
@@ -127,6 +127,9 @@ func TestMistakes(t *testing.T) {
 		{"mapped block", blocks("'::ffff:10.0.0.0/120'"), "blocks[0]: ::ffff:10.0.0.0/120 is an IPv4 prefix written as IPv6 (write it as IPv4)"},
 		{"outside fabric", blocks("10.128.0.0/26") + "fabric: [10.64.0.0/12]\n", "blocks[0]: 10.128.0.0/26 lies outside fabric (other hosts would refuse it; extend fabric)"},
 		{"fabric of everything", with("fabric: [0.0.0.0/0]"), "fabric[0]: 0.0.0.0/0 is the default route (that is import_default)"},
+		{"masquerade without the table", with("firewall: {enabled: false}\nmasquerade: {enabled: true}"), "masquerade.enabled: firewall.enabled is false (it is a rule of that table)"},
+		{"masquerade except an address", with("masquerade: {except: [10.0.0.1]}"), `masquerade.except[0]: "10.0.0.1" is not a prefix (write 10.0.0.1/32 for this one address)`},
+		{"open port", with("firewall: {open: [22, 0]}"), `firewall.open[1]: "0" is not a number from 1 to 65535`},
 		{"sandboxes", with("sandboxes: {low: 3, high: 2}"), "sandboxes.low: 3 is above sandboxes.high, 2 (the pool is refilled below low, up to high)"},
 		{"sandboxes of no family", with("sandboxes: {family: ipx}"), `sandboxes.family: "ipx" is not one of ipv4, ipv6`},
 		{"budget", blocks("10.64.0.0/26, 10.64.1.0/26, 10.64.2.0/26") + "budget: {ipv4: 2}\n", "blocks: they take 3 prefixes in a ToR's table, and budget.ipv4 is 2 (use fewer or adjacent blocks, or raise budget.ipv4 if the ToR's table has room for that on every host)"},

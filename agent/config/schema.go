@@ -100,6 +100,8 @@ var fields = []field[draft]{
 
 	{"routes.metric", "2048", put(func(d *draft) *uint32 { return &d.Routes.Metric }, parseUint32(1, math.MaxUint32))},
 	{"routes.resync", "30s", put(func(d *draft) *time.Duration { return &d.Routes.Resync }, parseDuration(time.Second, time.Hour))},
+	{"firewall.enabled", "true", put(func(d *draft) *bool { return &d.Firewall.Enabled }, parseBool)},
+	{"masquerade.enabled", "false", put(func(d *draft) *bool { return &d.Masquerade.Enabled }, parseBool)},
 	{"host_address", "true", put(func(d *draft) *bool { return &d.HostAddress }, parseBool)},
 	{"manage_sysctls", "true", put(func(d *draft) *bool { return &d.ManageSysctls }, parseBool)},
 
@@ -155,6 +157,8 @@ var root = func() *shape {
 	top.keys["pools"] = &shape{each: pool}
 	top.keys["fabric"] = &shape{each: word}
 	top.keys["announce"] = &shape{keys: map[string]*shape{"communities": {each: word}, "large_communities": {each: word}}}
+	top.keys["firewall"].keys["open"] = &shape{each: word}
+	top.keys["masquerade"].keys["except"] = &shape{each: word}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}

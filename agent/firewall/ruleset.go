@@ -131,8 +131,8 @@ func (w *writer) close(ports []Port) {
 	}
 }
 
-// masquerade gives packets from this host's blocks the address of the link that they leave by, unless they are to another
-// container of the host or to what except has. The ports are chosen at random: containers that all ask one server at
+// masquerade gives packets from this host's blocks the address of the link that they leave by, unless they are to these blocks
+// or to what except has. The ports are chosen at random: containers that all ask one server at
 // once would else be given the same one now and then, and lose a packet for it.
 func (w *writer) masquerade(own, except []netip.Prefix) {
 	c := w.chain("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
@@ -150,7 +150,7 @@ func (w *writer) masquerade(own, except []netip.Prefix) {
 		blocks := &nftables.Set{Table: w.table, Name: "own" + f.suffix, KeyType: f.key, Interval: true}
 		w.set(blocks, intervals(own, f.v4))
 		inside := &nftables.Set{Table: w.table, Name: "except" + f.suffix, KeyType: f.key, Interval: true}
-		w.set(inside, intervals(except, f.v4))
+		w.set(inside, intervals(slices.Concat(own, except), f.v4))
 		w.rule(c, family(f.proto), []expr.Any{
 			&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: f.source, Len: f.key.Bytes},
 			&expr.Lookup{SourceRegister: reg, SetName: blocks.Name, SetID: blocks.ID},
