@@ -3,7 +3,7 @@
 //
 // It is replaced as a whole, in one transaction. Nobody else's table is ever touched. Where somebody removes or changes it,
 // a reload of the host's own firewall that begins with "flush ruleset" being the normal case, it is put back within
-// milliseconds. It stays when the agent ends: the containers do too.
+// lookRest. It stays when the agent ends: the containers do too.
 package firewall
 
 import (
@@ -168,13 +168,15 @@ func (f *Firewall) look() bool {
 	defer f.mu.Unlock()
 	if f.sound {
 		now, err := read(f.home)
-		if err == nil && now == f.seen {
+		switch {
+		case err == nil && now == f.seen, err != nil && !f.policy.Enabled:
 			return true
-		}
-		if !f.policy.Enabled {
+		case err != nil:
+			f.log.Warn("the table that confines containers cannot be read, it is written anew", "table", TableName, "err", err)
+		case f.policy.Enabled:
+			f.log.Warn("somebody has changed the table that confines containers, it is written anew", "table", TableName)
+		default:
 			f.log.Warn("somebody has made a table of our name, which is removed", "table", TableName)
-		} else {
-			f.log.Warn("somebody has changed the table that confines containers, it is written anew", "table", TableName, "err", err)
 		}
 	}
 	return f.write()
@@ -200,10 +202,7 @@ func (f *Firewall) write() bool {
 
 func (f *Firewall) put() error {
 	if !f.policy.Enabled {
-		if err := remove(f.home); err != nil {
-			f.log.Warn("table not removed", "table", TableName, "err", err) // without nftables there is none
-		}
-		f.seen = image{}
+		f.remove()
 		return nil
 	}
 	counters, err := readCounters(f.home)
@@ -223,6 +222,17 @@ func (f *Firewall) put() error {
 		err = errors.New("somebody has changed the table just after it was written")
 	}
 	return err
+}
+
+// remove takes the table away if there is one. Where nftables cannot be read, as in a kernel without, there is none.
+func (f *Firewall) remove() {
+	f.seen = image{}
+	if now, err := read(f.home); err != nil || now == f.seen {
+		return
+	}
+	if err := remove(f.home); err != nil {
+		f.log.Warn("table not removed", "table", TableName, "err", err)
+	}
 }
 
 // explained adds what an operator can do.

@@ -53,7 +53,7 @@ type rig struct {
 	firewall              *firewall.Firewall
 }
 
-func newRig(t *testing.T, p firewall.Policy) *rig {
+func newRig(t testing.TB, p firewall.Policy) *rig {
 	t.Helper()
 	r := &rig{host: nstest.New(t, "host"), box: nstest.New(t, "box"), other: nstest.New(t, "other"), tor: nstest.New(t, "tor")}
 	for _, ns := range []netns.NS{r.host, r.tor} {
@@ -95,7 +95,7 @@ func newRig(t *testing.T, p firewall.Policy) *rig {
 }
 
 // wire attaches a container as the agent does: the real links, and a host route for each address.
-func (r *rig) wire(t *testing.T, box netns.NS, addrs ...netip.Addr) string {
+func (r *rig) wire(t testing.TB, box netns.NS, addrs ...netip.Addr) string {
 	t.Helper()
 	link := endpoint.HostLink(box.Name, "eth0")
 	if err := r.host.Do(func() error {

@@ -209,6 +209,48 @@ func TestClosedPorts(t *testing.T) {
 	}
 }
 
+// TestClosedPortsInFragments hides the port in the second fragment of an IPv6 packet, behind options: the table sees the first
+// one without a port, and the second one without a header.
+func TestClosedPortsInFragments(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, firewall.Policy{Enabled: true, Closed: []firewall.Port{{Protocol: firewall.UDP, Number: 3784}}})
+	l, here := link(t, r.box), sink(t)(spoof.Delivered(r.host))
+	send := func(p spoof.Packet, options bool) {
+		t.Helper()
+		whole := p.Bytes()
+		next, body := byte(unix.IPPROTO_UDP), whole[40:]
+		if options {
+			next, body = unix.IPPROTO_DSTOPTS, append([]byte{unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0}, body...)
+		}
+		cut := len(body) / 2 / 8 * 8
+		if options {
+			cut = 8
+		}
+		for _, f := range []struct{ from, to, more int }{{0, cut, 1}, {cut, len(body), 0}} {
+			header := []byte{next, 0, byte((f.from | f.more) >> 8), byte(f.from | f.more), 0, 0, 0, byte(p.Number)}
+			packet := append(append(append([]byte(nil), whole[:40]...), header...), body[f.from:f.to]...)
+			packet[5], packet[6] = byte(len(packet)-40), unix.IPPROTO_FRAGMENT
+			if err := l.SendIP(endpoint.HostMAC(), packet); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(spoof.Packet{Kind: spoof.UDP, From: box6, To: host6, Port: 3784, Number: 1}, true)
+	send(spoof.Packet{Kind: spoof.UDP, From: box6, To: host6, Port: 3784, Number: 2}, false)
+	send(spoof.Packet{Kind: spoof.UDP, From: box6, To: host6, Port: 9999, Number: 3}, false)
+	nstest.Eventually(t, patience, func() error {
+		if !here.Saw(spoof.Packet{Number: 3}) {
+			return errors.New("a datagram in fragments to an open port does not arrive")
+		}
+		return nil
+	})
+	for n := range uint32(2) {
+		if here.Saw(spoof.Packet{Number: n + 1}) {
+			t.Errorf("datagram %d in fragments to a closed port arrives", n+1)
+		}
+	}
+}
+
 // TestMasquerade looks at who the world sees.
 func TestMasquerade(t *testing.T) {
 	t.Parallel()
