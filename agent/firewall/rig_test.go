@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -171,11 +170,7 @@ func sink(t *testing.T) func(*spoof.Sink, error) *spoof.Sink {
 func ip(t testing.TB, ns netns.NS, commands ...string) (last string) {
 	t.Helper()
 	for _, c := range commands {
-		args := strings.Fields(c)
-		if strings.Contains(c, ":") {
-			args = slices.Insert(args, 0, "-6")
-		}
-		last = run(t, ns, "ip", args...)
+		last = run(t, ns, "ip", strings.Fields(c)...)
 	}
 	return last
 }

@@ -32,6 +32,23 @@ const (
 	NeighborAdvertisement byte = 136
 )
 
+// isAnswer finds ARP replies and advertisements among Ethernet frames.
+func isAnswer(frame []byte) bool {
+	const etherType, header = 12, 14
+	if len(frame) < header {
+		return false
+	}
+	switch body := frame[header:]; binary.BigEndian.Uint16(frame[etherType:]) {
+	case unix.ETH_P_ARP:
+		const operation = 6
+		return len(body) >= operation+2 && binary.BigEndian.Uint16(body[operation:]) == Reply
+	case unix.ETH_P_IPV6:
+		const next, kind = 6, 40
+		return len(body) > kind && body[next] == unix.IPPROTO_ICMPV6 && (body[kind] == NeighborAdvertisement || body[kind] == RouterAdvertisement)
+	}
+	return false
+}
+
 // Discovery is a packet of Neighbor Discovery about target, with the sender's MAC address. Advertisements override what is
 // known; target does not matter to the messages about routers.
 func Discovery(kind byte, from, to, target netip.Addr, mac net.HardwareAddr) []byte {

@@ -66,11 +66,12 @@ type Sink struct {
 	files   []*os.File
 	readers sync.WaitGroup
 
-	mu   sync.Mutex // guards seen
-	seen map[uint32]bool
+	mu      sync.Mutex // guards what follows
+	seen    map[uint32]bool
+	answers int
 }
 
-// OnLink notes what comes in by a link, whatever the namespace's kernel makes of it.
+// OnLink notes what is on a link, whatever the namespace's kernel makes of it, and counts answers of neighbours and routers.
 func OnLink(ns netns.NS, link string) (*Sink, error) {
 	return newSink(ns, func() ([]*os.File, error) {
 		i, err := net.InterfaceByName(link)
@@ -139,11 +140,15 @@ func (s *Sink) read(f *os.File) {
 		if err != nil {
 			return // closed
 		}
-		if mark, ours := number(buf[:n]); ours {
-			s.mu.Lock()
+		mark, ours := number(buf[:n])
+		s.mu.Lock()
+		if ours {
 			s.seen[mark] = true
-			s.mu.Unlock()
 		}
+		if isAnswer(buf[:n]) {
+			s.answers++
+		}
+		s.mu.Unlock()
 	}
 }
 
@@ -152,6 +157,13 @@ func (s *Sink) Saw(p Packet) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen[p.Number]
+}
+
+// Answers counts ARP replies and advertisements of Neighbor Discovery, of a sink that is OnLink.
+func (s *Sink) Answers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answers
 }
 
 // Close stops listening.
