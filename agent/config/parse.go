@@ -196,6 +196,11 @@ func parseDir(text string) (string, error) {
 	return filepath.Clean(text), nil
 }
 
+func parsePort(text string) (uint16, error) {
+	n, err := parseInt(1, 65535)(text)
+	return uint16(n), err
+}
+
 // parseListener accepts "" and off, address:port, :port and unix:///path.
 func parseListener(text string) (Listener, error) {
 	if text == "" || text == "off" {

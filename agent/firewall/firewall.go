@@ -127,6 +127,12 @@ func (f *Firewall) Err() error {
 
 // Dropped reads the counters from the kernel; there are none while the table is not there.
 func (f *Firewall) Dropped() (Dropped, error) {
+	f.mu.Lock()
+	enabled := f.policy.Enabled
+	f.mu.Unlock()
+	if !enabled { // the kernel may have no nftables to ask
+		return Dropped{}, nil
+	}
 	all, err := readCounters(f.home)
 	return Dropped{SpoofedIPv4: all[spoofed4].packets, SpoofedIPv6: all[spoofed6].packets, Closed: all[closed].packets}, err
 }
