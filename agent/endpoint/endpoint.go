@@ -16,6 +16,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
@@ -60,10 +61,11 @@ var (
 type Spec struct {
 	HostLink      string // see HostLink
 	ContainerLink string
-	Netns         string       // path of the container's network namespace
-	Addrs         []netip.Addr // each gets its full prefix length; the first decides the MAC address
-	MTU           int          // bytes; 0 leaves the kernel's default
-	Alias         string       // of the host link: the caller's record of whose it is
+	Netns         string           // path of the container's network namespace
+	Addrs         []netip.Addr     // each gets its full prefix length; the first decides the MAC address
+	MTU           int              // bytes; 0 leaves the kernel's default
+	Alias         string           // of the host link: the caller's record of whose it is
+	MAC           net.HardwareAddr // of the container's end; nil: ContainerMAC of the first address
 }
 
 // Endpoint is a wired Spec.
@@ -98,12 +100,9 @@ const (
 	maxMTU   = 65535
 )
 
-// validate reports everything wrong with the spec at once.
+// validate reports everything wrong with the spec at once, but for the namespace, which is seen when it is opened.
 func (s Spec) validate() error {
-	errs := []error{validateName("host link", s.HostLink), validateName("container link", s.ContainerLink)}
-	if s.Netns == "" {
-		errs = append(errs, errors.New("namespace path is missing"))
-	}
+	errs := []error{validateName("host link", s.HostLink), validateName("container link", s.ContainerLink), validateMAC(s.MAC)}
 	if len(s.Alias) > maxAlias {
 		errs = append(errs, fmt.Errorf("alias is longer than %d bytes", maxAlias))
 	}
@@ -125,6 +124,29 @@ func (s Spec) validate() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+// endpoint is what there will be once the spec is wired.
+func (s Spec) endpoint() Endpoint {
+	e := Endpoint{Spec: s, HostMAC: HostMAC(), ContainerMAC: s.MAC}
+	if s.MAC == nil {
+		e.ContainerMAC = ContainerMAC(s.Addrs[0])
+	}
+	return e
+}
+
+// validateMAC refuses what cannot be the address of a container's end.
+func validateMAC(mac net.HardwareAddr) error {
+	const group = 1 // the bit of multicast and broadcast
+	switch {
+	case mac == nil:
+		return nil
+	case len(mac) != len(hostMAC) || mac[0]&group != 0 || bytes.Equal(mac, make([]byte, len(mac))):
+		return fmt.Errorf("MAC address %v is not that of one interface", mac)
+	case bytes.Equal(mac, hostMAC):
+		return fmt.Errorf("MAC address %v is the host's end of every cable", mac)
 	}
 	return nil
 }
