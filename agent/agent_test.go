@@ -81,7 +81,7 @@ func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, 
 	if err := keeper.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, Notes: notes, Log: log,
+	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, ReservationGrace: 2 * time.Second, Notes: notes, Log: log,
 		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
 		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain,
 		Links: func() []string { return r.links }, Firewall: r.firewall},

@@ -62,6 +62,13 @@ func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint,
 	return endpoint.Endpoint{Spec: s}, nil
 }
 
+func (w *fakeWirer) Offer(ctx context.Context, s endpoint.Spec) (endpoint.Endpoint, error) {
+	if s.Netns != "" || s.ContainerLink != endpoint.OfferedLink(s.HostLink) {
+		return endpoint.Endpoint{}, fmt.Errorf("%w: offered as %s in %q", endpoint.ErrInvalid, s.ContainerLink, s.Netns)
+	}
+	return w.Wire(ctx, s)
+}
+
 func (w *fakeWirer) Retire(_ context.Context, hostLink string, _ []netip.Addr) (<-chan struct{}, error) {
 	gone := make(chan struct{})
 	w.mu.Lock()

