@@ -357,8 +357,13 @@ func (r AttachRequest) validate() error {
 	if err := errors.Join(r.Key.Validate(), r.validPlace(), ValidatePool(r.Pool), validFamily(r.Family), r.Description.Validate()); err != nil {
 		return err
 	}
-	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {
-		return fmt.Errorf("%w: mtu %d: want %d to %d bytes, or 0 for the uplink's", ErrInvalid, r.MTU, minMTU, maxMTU)
+	return ValidateMTU(r.MTU)
+}
+
+// ValidateMTU refuses what an endpoint cannot have; 0 stands for the uplink's.
+func ValidateMTU(mtu int) error {
+	if mtu != 0 && (mtu < minMTU || mtu > maxMTU) {
+		return fmt.Errorf("%w: mtu %d: want %d to %d bytes, or 0 for the uplink's", ErrInvalid, mtu, minMTU, maxMTU)
 	}
 	return nil
 }

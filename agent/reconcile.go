@@ -44,7 +44,9 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	for key := range held {
 		keys = append(keys, leaseKey(key))
 	}
-	wanted := func(k ipam.Key) bool { return alive[endpoint.HostLink(k.ContainerID, k.Interface)] || a.awaited(Key(k)) }
+	wanted := func(k ipam.Key) bool {
+		return alive[endpoint.HostLink(k.ContainerID, k.Interface)] || a.awaited(Key(k))
+	}
 	for _, key := range a.orphans.Look(keys, wanted) {
 		if err := a.freeOrphan(ctx, Key{ContainerID: key.ContainerID, Interface: key.Interface}); err != nil {
 			a.log.Error("orphaned lease not freed, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)

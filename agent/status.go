@@ -214,6 +214,12 @@ func (a *Agent) Peers(ctx context.Context) ([]bgp.PeerStatus, error) {
 	return peers, nil
 }
 
+// Own are the prefixes of this host's blocks.
+func (a *Agent) Own() []netip.Prefix {
+	own, _ := a.blocks.Own()
+	return own
+}
+
 // Blocks are this host's blocks with their use. While the speaker is away, none counts as announced.
 func (a *Agent) Blocks(ctx context.Context) []Block {
 	announced, err := a.speaker.Announced(ctx)

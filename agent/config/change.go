@@ -22,7 +22,7 @@ type Change struct {
 // restartOnly are the keys, or sections of them, that are read when the agent starts: what they are about is open, locked or
 // claimed by then.
 var restartOnly = []string{
-	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "metrics",
+	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "docker", "metrics",
 	"log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect",
 }
 

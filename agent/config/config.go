@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hostfabric/hostfabric/ipam"
@@ -49,6 +50,7 @@ type Config struct {
 	StateDir string // absolute
 	RunDir   string // absolute
 	API      API
+	Docker   Docker
 	Metrics  Metrics
 	Log      Log
 }
@@ -139,6 +141,18 @@ type API struct {
 	Group string // may use the socket besides root
 }
 
+// Docker is about the plugin for Docker.
+type Docker struct {
+	Enabled bool
+	Socket  string // that Docker finds the plugin at; the file's name without .sock is the driver's
+	API     string // socket that Docker's own API is at; empty: it is not asked
+}
+
+// Driver is the name that Docker knows the plugin by.
+func (d Docker) Driver() string { return strings.TrimSuffix(filepath.Base(d.Socket), dockerSuffix) }
+
+const dockerSuffix = ".sock"
+
 // Metrics is about the HTTP listener for Prometheus.
 type Metrics struct{ Listen Listener }
 
@@ -206,6 +220,9 @@ func (c *Config) SandboxDir() string { return filepath.Join(c.RunDir, "sandboxes
 
 // SandboxHolds keep who has which of them.
 func (c *Config) SandboxHolds() string { return filepath.Join(c.RunDir, "sandboxes.jsonl") }
+
+// DockerNetworks is the record of the networks that Docker made.
+func (c *Config) DockerNetworks() string { return filepath.Join(c.StateDir, "docker-networks.json") }
 
 // DrainFile remembers that this host has been taken out of the fabric.
 func (c *Config) DrainFile() string { return filepath.Join(c.StateDir, "drain.json") }

@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"no mapping", "- asn\n", `hostfabric.yaml: line 1: not a mapping (write lines such as "asn: 4200000001")`},
 		{"two documents", with("---\nasn: 1"), "hostfabric.yaml: line 4: a second document begins (keep one, without ---)"},
 		{"alias", with("mtu: &a 1500\nhost: *a"), "host: YAML aliases are not understood (write the value out)"},
-		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, etcd, fabric, firewall, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
+		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, docker, etcd, fabric, firewall, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
 		{"odd key", with("? [a]\n: b"), "?: line 4: a key must be a word"},
 		{"odd text in a key", with(`"a\nb": 1`), `"a\nb": line 4: unknown key (did you mean api?)`},
 
@@ -185,6 +185,10 @@ func TestMistakes(t *testing.T) {
 		{"inspect for everybody", with("bgp: {inspect: ':50051'}"), "bgp.inspect: :50051 is open to the network (it has no authentication; use a loopback address or unix:///path)"},
 		{"state_dir", with("state_dir: lib"), `state_dir: "lib" is not an absolute path (begin with /)`},
 		{"run_dir", with("run_dir: /" + strings.Repeat("x", 88)), "run_dir: /" + strings.Repeat("x", 88) + " has 89 bytes (at most 88, for a unix socket's path is short)"},
+		{"plugin's path", with("docker: {socket: hostfabric.sock}"), `docker.socket: "hostfabric.sock" is not an absolute path (begin with /)`},
+		{"plugin's name", with("docker: {socket: /run/docker/plugins/Host Fabric.sock}"), `docker.socket: "/run/docker/plugins/Host Fabric.sock" does not name a plugin (such as /run/docker/plugins/hostfabric.sock, for docker network create -d hostfabric)`},
+		{"plugin's suffix", with("docker: {socket: /run/docker/plugins/hostfabric}"), `docker.socket: "/run/docker/plugins/hostfabric" does not name a plugin (such as /run/docker/plugins/hostfabric.sock, for docker network create -d hostfabric)`},
+		{"Docker's API", with("docker: {api: '127.0.0.1:2375'}"), `docker.api: "127.0.0.1:2375" is not a unix socket (such as unix:///var/run/docker.sock; off for none)`},
 		{"group", with("api: {group: 'a b'}"), `api.group: "a b" is not the name of a group`},
 		{"log level", with("log: {level: verbose}"), `log.level: "verbose" is not one of debug, info, warn, error`},
 	} {

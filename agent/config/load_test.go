@@ -88,6 +88,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		StateDir:        "/var/lib/hostfabric",
 		RunDir:          "/run/hostfabric",
 		API:             API{Group: "hostfabric"},
+		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -159,6 +160,7 @@ manage_sysctls: false
 state_dir: /srv/hf/
 run_dir: /run/hf
 api: {group: wheel}
+docker: {enabled: true, socket: /run/d/fabric.sock, api: off}
 metrics: {listen: ":9179"}
 log: {level: debug, format: json}
 `)
@@ -214,6 +216,7 @@ log: {level: debug, format: json}
 		StateDir:  "/srv/hf",
 		RunDir:    "/run/hf",
 		API:       API{Group: "wheel"},
+		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
 		Metrics:   Metrics{Listener{"tcp", ":9179"}},
 		Log:       Log{Level: slog.LevelDebug, Format: LogJSON},
 	}

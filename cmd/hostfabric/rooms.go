@@ -255,6 +255,7 @@ func (r *rooms) metrics() metricSource { return metricSource{r.agent, r.sandboxe
 // fronts are the listeners of the front-ends.
 type fronts struct {
 	api, cni net.Listener
+	docker   net.Listener // nil unless it is enabled
 }
 
 func listenFronts(cfg *config.Config, log *slog.Logger) (_ *fronts, err error) {
@@ -270,12 +271,18 @@ func listenFronts(cfg *config.Config, log *slog.Logger) (_ *fronts, err error) {
 	if f.cni, err = listenUnix(cfg.CNISocket(), 0o600, -1); err != nil {
 		return nil, err
 	}
+	if !cfg.Docker.Enabled {
+		return f, nil
+	}
+	if f.docker, err = listenUnix(cfg.Docker.Socket, 0o600, -1); err != nil {
+		return nil, err
+	}
 	return f, nil
 }
 
 func (f *fronts) close() error {
 	var errs []error
-	for _, l := range []net.Listener{f.api, f.cni} {
+	for _, l := range []net.Listener{f.api, f.cni, f.docker} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}
