@@ -52,6 +52,18 @@ fabric:
 {{- if .Plan.Feed}}
   - "{{.Feed}}"
 {{- end}}
+{{- if or .Plan.ShrinkAfter .Plan.Docker}}
+ipam:
+{{- if .Plan.ShrinkAfter}}
+  shrink_after: {{.Plan.ShrinkAfter}}
+{{- end}}
+{{- if .Plan.Docker}}
+  reconcile: 1s
+{{- end}}
+{{- end}}
+{{- if .Plan.Docker}}
+docker: {enabled: true, socket: {{.Plan.DockerPlugin .Host.Name}}, api: "unix://{{.Plan.DockerAPI .Host.Name}}"}
+{{- end}}
 {{- if .Plan.BFD}}
 bfd: {enabled: true, interval: 100ms, multiplier: 3}
 {{- end}}
@@ -77,6 +89,14 @@ func (p Plan) AgentConfig(h Host) ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// DockerPlugin is the socket of a host's agent that a Docker daemon is to find at /run/docker/plugins.
+func (p Plan) DockerPlugin(host string) string {
+	return filepath.Join(p.NodeDir(host), "plugins", "hostfabric.sock")
+}
+
+// DockerAPI is the socket at which a host's agent expects Docker.
+func (p Plan) DockerAPI(host string) string { return filepath.Join(p.NodeDir(host), "docker.sock") }
 
 // agentName is the record and the log of an agent in its host's directory.
 const agentName = "agent"

@@ -32,8 +32,9 @@ type Shape struct {
 	BFD        bool     // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
 	// BFDGraceful has ToRs of BIRD take a host that BFD says is dead for one that restarts.
 	BFDGraceful bool
-	Sandboxes   int // that every host keeps ready, beside its containers
-	Feed        int // prefixes that the spine announces beside the default route; up to 2^20
+	Sandboxes   int  // that every host keeps ready, beside its containers
+	Docker      bool // the hosts' agents serve a Docker daemon, which is not the fabric's to start: see Plan.DockerAPI
+	Feed        int  // prefixes that the spine announces beside the default route; up to 2^20
 
 	Pools     []string      // of the hosts' blocks beside the default one; with Static only
 	Reconcile time.Duration // between an agent's comparisons of its leases with its containers; default the agent's own
