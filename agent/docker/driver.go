@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hostfabric/hostfabric/agent"
 )
@@ -244,6 +246,7 @@ func (s *server) deleteEndpoint(ctx context.Context, q endpointRequest) (struct{
 	if err != nil && !errors.Is(err, agent.ErrNotFound) {
 		return struct{}{}, err
 	}
+	s.sandboxes.leave(q.EndpointID)
 	_, err = s.endpoints.Detach(ctx, endpointKey(q.EndpointID))
 	return struct{}{}, err
 }
@@ -278,6 +281,10 @@ func (s *server) join(ctx context.Context, q joinRequest) (a joinAnswer, err err
 	if err != nil {
 		return a, err
 	}
+	if other := s.sandboxes.join(q.SandboxKey, q.EndpointID); other != "" {
+		return a, &problem{http.StatusConflict, fmt.Sprintf("the container has an address by endpoint %s already, which everything reaches: "+
+			"connect it to one network of this driver only", other)}
+	}
 	a.InterfaceName.SrcName, a.InterfaceName.DstPrefix = ep.OfferedLink(), linkPrefix
 	a.DisableGatewayService = true
 	for _, addr := range ep.Addresses {
@@ -291,6 +298,39 @@ func (s *server) join(ctx context.Context, q joinRequest) (a joinAnswer, err err
 	}
 	s.joined()
 	return a, nil
+}
+
+// leave leaves the link in place: DeleteEndpoint takes it, and until then it may be joined again.
+func (s *server) leave(_ context.Context, q endpointRequest) (struct{}, error) {
+	s.sandboxes.leave(q.EndpointID)
+	return struct{}{}, nil
+}
+
+// sandboxes are the endpoints that containers have, as far as they were joined since the agent started. A second one would have
+// Docker write the same routes again, which fails with less of a reason, and its answers would take the first one's way out.
+type sandboxes struct {
+	mu  sync.Mutex
+	all map[string]string // endpoint by sandbox
+}
+
+// join records an endpoint and returns "", or the other one that is there.
+func (s *sandboxes) join(sandbox, endpoint string) (other string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other, taken := s.all[sandbox]; taken && other != endpoint {
+		return other
+	}
+	if s.all == nil {
+		s.all = make(map[string]string)
+	}
+	s.all[sandbox] = endpoint
+	return ""
+}
+
+func (s *sandboxes) leave(endpoint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.all, func(_, e string) bool { return e == endpoint })
 }
 
 type publishRequest struct {

@@ -64,6 +64,7 @@ type server struct {
 	endpoints Endpoints
 	networks  *networks
 	driver    string
+	sandboxes sandboxes
 	joined    func() // told of every container that has been connected
 	log       *slog.Logger
 }
@@ -132,7 +133,7 @@ func (s *server) handler() http.Handler {
 		"/NetworkDriver.EndpointOperInfo":            serve(s, s.endpointInfo),
 		"/NetworkDriver.DeleteEndpoint":              serve(s, s.deleteEndpoint),
 		"/NetworkDriver.Join":                        serve(s, s.join),
-		"/NetworkDriver.Leave":                       s.answer(struct{}{}), // DeleteEndpoint takes the link; until then it may be joined again
+		"/NetworkDriver.Leave":                       serve(s, s.leave),
 		"/NetworkDriver.DiscoverNew":                 s.answer(struct{}{}),
 		"/NetworkDriver.DiscoverDelete":              s.answer(struct{}{}),
 		"/NetworkDriver.ProgramExternalConnectivity": serve(s, s.publish),

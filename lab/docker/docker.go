@@ -151,10 +151,7 @@ func (d *Docker) Pin(ctx context.Context, container, name string) (netns.NS, err
 	if err != nil || pid == 0 {
 		return netns.NS{}, fmt.Errorf("container %s does not run", container)
 	}
-	if out, err := exec.CommandContext(ctx, "ip", "netns", "attach", name, strconv.Itoa(pid)).CombinedOutput(); err != nil {
-		return netns.NS{}, fmt.Errorf("name the namespace of %s: %w: %s", container, err, out)
-	}
-	return netns.NS{Name: name}, nil
+	return netns.Attach(name, pid)
 }
 
 // importImage makes the image of the machine's own busybox.
