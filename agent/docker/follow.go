@@ -19,7 +19,7 @@ const (
 )
 
 // containerLabel has the ID of the container of an endpoint, beside the container's own labels.
-const containerLabel = "com.docker.container.id"
+const containerLabel = "hostfabric.container-id"
 
 // follower brings from Docker's API what the plugin protocol does not tell: names and labels, soon after a container was connected,
 // and what Docker has forgotten, at every look. A Docker that does not answer changes nothing.
@@ -33,7 +33,7 @@ type follower struct {
 
 	// Of run's goroutine.
 	missing map[string]bool // networks and endpoints that Docker did not know at the last look
-	warned  map[string]bool // networks of other drivers that have our addresses
+	warned  map[string]bool // networks that somebody was told of
 	away    bool            // Docker did not answer when it was last asked
 }
 
@@ -201,7 +201,10 @@ func (f *follower) compare(ctx context.Context) error {
 	}
 	for id, endpoints := range in {
 		if !known[id] {
-			f.log.Warn("docker: containers of a network that Docker does not know of are left as they are", "network", id, "endpoints", len(endpoints))
+			if !f.warned[id] {
+				f.warned[id] = true
+				f.log.Warn("docker: containers of a network that Docker does not know of are left as they are", "network", id, "endpoints", len(endpoints))
+			}
 			continue
 		}
 		have, err := f.api.endpoints(ctx, id)

@@ -85,7 +85,7 @@ func reach(r *rig) {
 func names(r *rig) {
 	r.eventually(func() error {
 		for _, ep := range r.endpoints(r.a) {
-			if (ep.GetName() != "c1" && ep.GetName() != "c2") || ep.GetLabels()["com.example.tier"] != "web" || len(ep.GetLabels()["com.docker.container.id"]) != 64 {
+			if (ep.GetName() != "c1" && ep.GetName() != "c2") || ep.GetLabels()["com.example.tier"] != "web" || len(ep.GetLabels()["hostfabric.container-id"]) != 64 {
 				return fmt.Errorf("endpoint %v", ep)
 			}
 		}
