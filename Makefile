@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege
+.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege docker-storm
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -36,6 +36,10 @@ crash:
 # A router that attacks under traffic, in all the ways there are tests of.
 siege:
 	go test -count=1 -v -timeout 60m -run 'TestSiege' ./lab/hostile -siege.all
+
+# Containers of a real Docker come and go while agents and dockerds are killed.
+docker-storm:
+	go test -count=1 -v -timeout 60m -run 'TestDocker' ./lab/docker -docker.storm $(or $(STORM),2m)
 
 # Everything that parses outside bytes, FUZZTIME each.
 fuzz:

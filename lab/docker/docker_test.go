@@ -23,6 +23,7 @@ func TestDocker(t *testing.T) {
 	r.play("dockerd killed", dockerdKilled)
 	r.play("agent killed", agentKilled)
 	r.play("many at once", manyAtOnce)
+	r.play("storm", storm)
 	r.play("forgotten endpoint", forgotten)
 	r.play("bad input", badInput)
 	r.play("end", end)
