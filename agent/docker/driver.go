@@ -90,16 +90,14 @@ func parseNetwork(options map[string]json.RawMessage) (network, error) {
 // networkOf reads the options that docker network create -o has given.
 func networkOf(options map[string]string) (nw network, err error) {
 	for key, value := range options {
-		switch {
-		case key == mtuOption:
-			if nw.MTU, err = strconv.Atoi(value); err != nil {
-				return network{}, invalid("-o %s=%.16s: not a number of bytes", mtuOption, value)
-			}
-			if err := agent.ValidateMTU(nw.MTU); err != nil {
-				return network{}, fmt.Errorf("-o %s: %w", mtuOption, err)
-			}
-		default:
+		if key != mtuOption {
 			return network{}, invalid("-o %.64s: unknown; there is %s", key, mtuOption)
+		}
+		if nw.MTU, err = strconv.Atoi(value); err != nil {
+			return network{}, invalid("-o %s=%.16s: not a number of bytes", mtuOption, value)
+		}
+		if err := agent.ValidateMTU(nw.MTU); err != nil {
+			return network{}, fmt.Errorf("-o %s: %w", mtuOption, err)
 		}
 	}
 	return nw, nil

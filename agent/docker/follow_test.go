@@ -124,10 +124,10 @@ func (f *fakeAgent) says(t *testing.T, key agent.Key, want agent.Description) {
 	t.Helper()
 	nstest.Eventually(t, 10*time.Second, func() error {
 		ep, err := f.Lookup(t.Context(), key)
-		if d := cmp.Diff(want, ep.Description); err != nil || d != "" {
-			return fmt.Errorf("%s: %v %s", key, err, d)
+		if d := cmp.Diff(want, ep.Description); err == nil && d != "" {
+			err = fmt.Errorf("%s: %s", key, d)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -5,7 +5,8 @@
 //
 // Why it is safe to leave out what other plugins do:
 //   - Neighbours are known beforehand: every host end has the MAC address HostMAC, a container's MAC follows from its
-//     first address. Neither side ever asks, so nothing has to answer for 169.254.1.1 or fe80::1.
+//     first address. Neither side ever asks, so nothing has to answer for 169.254.1.1 or fe80::1. (How it is with links that a
+//     runtime places by itself, Offer tells.)
 //   - The host end has no IPv6 link-local address (address generation is off) and takes no router advertisements: with
 //     IPv6 forwarding off, a container could otherwise become the host's default router.
 //   - The host end does no ARP: it answers none, and nothing a container says by it gets into the host's neighbour table.
@@ -33,6 +34,9 @@ const (
 
 	// Graveyard is the link group ("hf" and 1) of host ends that wait to be deleted together.
 	Graveyard = 0x686601
+
+	// Offered is the link group ("hf" and 2) of the host ends of offered links, see Offer.
+	Offered = 0x686602
 )
 
 // The next hops of the containers' default routes. No interface has them.
@@ -41,10 +45,10 @@ var (
 	GatewayV6 = netip.MustParseAddr("fe80::1")
 )
 
-// hostMAC is the locally administered address of every host end. No container's begins like it.
+// hostMAC is the locally administered address of every host end but those of offered links. No container's begins like it.
 var hostMAC = net.HardwareAddr{0x02, 'h', 'f', 0, 0, 1}
 
-// HostMAC returns the MAC address that every host end has.
+// HostMAC returns the MAC address that host ends have.
 func HostMAC() net.HardwareAddr { return append(net.HardwareAddr(nil), hostMAC...) }
 
 // What Wire and Inspect can fail with besides the kernel's refusals. The text around them names the object.
@@ -140,13 +144,8 @@ func (s Spec) endpoint() Endpoint {
 // validateMAC refuses what cannot be the address of a container's end.
 func validateMAC(mac net.HardwareAddr) error {
 	const group = 1 // the bit of multicast and broadcast
-	switch {
-	case mac == nil:
-		return nil
-	case len(mac) != len(hostMAC) || mac[0]&group != 0 || bytes.Equal(mac, make([]byte, len(mac))):
+	if mac != nil && (len(mac) != len(hostMAC) || mac[0]&group != 0 || bytes.Equal(mac, make([]byte, len(mac)))) {
 		return fmt.Errorf("MAC address %v is not that of one interface", mac)
-	case bytes.Equal(mac, hostMAC):
-		return fmt.Errorf("MAC address %v is the host's end of every cable", mac)
 	}
 	return nil
 }

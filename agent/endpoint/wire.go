@@ -184,16 +184,21 @@ func mayReplace(old link, e *Endpoint) error {
 // createPair makes both ends in one request, the container's end where it belongs, with its final name: moving a
 // device between namespaces would cost an RCU grace period of some 20 ms. Neither end can be up yet, a veth refuses
 // that without its peer. The host end is told nothing by name here: if the name is taken, it is somebody else's.
-// Without a namespace, both ends are in the host's.
+// Without a namespace, both ends are in the host's, and the pair is one to be offered.
 func (w *Wirer) createPair(e *Endpoint, ns *os.File) (link, error) {
 	var b rtnl.Batch
 	b.Begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	b.Link(0, 0, 0)
 	pairEnd(&b, e.HostLink, e.HostMAC, e.MTU)
+	var flags uint32 // of the container's end
+	if ns == nil {
+		b.Uint32(unix.IFLA_GROUP, Offered)
+		flags = unix.IFF_NOARP
+	}
 	info := b.Nest(unix.IFLA_LINKINFO)
 	b.Bytes(unix.IFLA_INFO_KIND, []byte("veth"))
 	data := b.Nest(unix.IFLA_INFO_DATA)
-	peer := b.NestLink(vethInfoPeer, 0, 0)
+	peer := b.NestLink(vethInfoPeer, flags, flags)
 	pairEnd(&b, e.ContainerLink, e.ContainerMAC, e.MTU)
 	if ns != nil {
 		b.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))

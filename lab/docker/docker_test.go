@@ -75,6 +75,7 @@ func reach(r *rig) {
 	if err := r.hosts.Detach(r.Context(), r.b.Host.Name, r.b.Host.Containers[0]); err != nil {
 		r.Fatal(err)
 	}
+	r.do(r.a, "exec", "c1", "ping", "-c", "1", "c2") // by Docker's own resolver
 	if out := r.do(r.a, "exec", "c1", "ip", "link", "show", "eth0"); !strings.Contains(out, "mtu 1400") {
 		r.Errorf("MTU: %s", out)
 	}

@@ -43,12 +43,7 @@ func (b *Batch) Link(index int, flags, change uint32) {
 
 // Address appends a struct ifaddrmsg. Flags beyond eight bits go in the attribute IFA_FLAGS.
 func (b *Batch) Address(family, bits uint8, index int) {
-	b.ScopedAddress(family, bits, unix.RT_SCOPE_UNIVERSE, index)
-}
-
-// ScopedAddress is Address for a scope (RT_SCOPE_*) other than the universe. The kernel takes IPv6's from the address.
-func (b *Batch) ScopedAddress(family, bits, scope uint8, index int) {
-	b.add(&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{Family: family, Prefixlen: bits, Scope: scope, Index: uint32(index)}})
+	b.add(&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{Family: family, Prefixlen: bits, Scope: unix.RT_SCOPE_UNIVERSE, Index: uint32(index)}})
 }
 
 // Neighbour appends a struct ndmsg. Its type is for the kernel to tell, which refuses a dump that has one.
