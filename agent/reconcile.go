@@ -68,6 +68,14 @@ func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
 		return err
 	}
 	defer unlock()
+	if isReservation(key) {
+		// No more than the lease: whoever takes it over at this moment has the address, its route and its link.
+		if released, err := a.leases.Release(leaseKey(key)); err != nil || len(released) == 0 {
+			return err
+		}
+		a.log.Info("freed an address that was reserved and never attached", "reservation", key.ContainerID)
+		return nil
+	}
 	live, err := a.alive(ctx, endpoint.HostLink(key.ContainerID, key.Interface))
 	if live || err != nil {
 		return err

@@ -279,7 +279,7 @@ func (s *server) join(ctx context.Context, q joinRequest) (a joinAnswer, err err
 	if err != nil {
 		return a, err
 	}
-	if other := s.sandboxes.join(q.SandboxKey, q.EndpointID); other != "" {
+	if other := s.sandboxes.join(q.SandboxKey, q.EndpointID, s.attached(ctx)); other != "" {
 		return a, &problem{http.StatusConflict, fmt.Sprintf("the container has an address by endpoint %s already, which everything reaches: "+
 			"connect it to one network of this driver only", other)}
 	}
@@ -298,6 +298,14 @@ func (s *server) join(ctx context.Context, q joinRequest) (a joinAnswer, err err
 	return a, nil
 }
 
+// attached tells of an endpoint whether it is there.
+func (s *server) attached(ctx context.Context) func(endpoint string) bool {
+	return func(id string) bool {
+		_, err := s.endpoints.Lookup(ctx, endpointKey(id))
+		return err == nil
+	}
+}
+
 // leave leaves the link in place: DeleteEndpoint takes it, and until then it may be joined again.
 func (s *server) leave(_ context.Context, q endpointRequest) (struct{}, error) {
 	s.sandboxes.leave(q.EndpointID)
@@ -311,11 +319,11 @@ type sandboxes struct {
 	all map[string]string // endpoint by sandbox
 }
 
-// join records an endpoint and returns "", or the other one that is there.
-func (s *sandboxes) join(sandbox, endpoint string) (other string) {
+// join records an endpoint and returns "", or the other one that is there and lives.
+func (s *sandboxes) join(sandbox, endpoint string, lives func(endpoint string) bool) (other string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if other, taken := s.all[sandbox]; taken && other != endpoint {
+	if other, taken := s.all[sandbox]; taken && other != endpoint && lives(other) {
 		return other
 	}
 	if s.all == nil {

@@ -226,6 +226,7 @@ func (f *follower) compare(ctx context.Context) error {
 
 func (f *follower) detach(ctx context.Context, ep agent.Endpoint) {
 	f.log.Info("docker: endpoint that Docker does not know of is detached", "endpoint", ep.ContainerID, "addresses", ep.Addresses)
+	f.s.sandboxes.leave(ep.ContainerID)
 	if _, err := f.s.endpoints.Detach(ctx, ep.Key); err != nil {
 		f.log.Error("docker: endpoint not detached, will be retried", "endpoint", ep.ContainerID, "err", err)
 	}
