@@ -30,6 +30,8 @@ type Docker struct {
 	Host   fabric.Host
 	Plugin string // socket of the agent's plugin
 	API    string // socket of the daemon
+	// Forgetful has the daemon take containers that outlived the one before it down when it starts.
+	Forgetful bool
 
 	dir        string
 	containerd daemon.Process
@@ -95,14 +97,14 @@ func (d *Docker) startContainerd(ctx context.Context) error {
 	})
 }
 
-// StartDaemon starts the daemon, again if it has ended, and waits until it serves. Its containers live through its death.
+// StartDaemon starts the daemon, again if it has ended, and waits until it serves. Containers live through its death.
 func (d *Docker) StartDaemon(ctx context.Context) error {
 	var err error
 	d.dockerd, err = daemon.Start(daemon.Spec{
 		Name: "dockerd", Dir: d.dir, NS: d.Host.NS, Path: "nsenter",
 		Args: []string{
 			fmt.Sprintf("--mount=/proc/%d/ns/mnt", d.containerd.PID), "dockerd",
-			"--host", "unix://" + d.API, "--containerd", d.containerdSocket(), "--live-restore",
+			"--host", "unix://" + d.API, "--containerd", d.containerdSocket(), fmt.Sprintf("--live-restore=%t", !d.Forgetful),
 			"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "dockerd.id"),
 			"--oom-score-adjust", "0", "--exec-opt", "native.cgroupdriver=cgroupfs",
 		},

@@ -21,6 +21,7 @@ func TestDocker(t *testing.T) {
 	r.play("wishes", wishes)
 	r.play("restart of a container", restart)
 	r.play("dockerd killed", dockerdKilled)
+	r.play("dockerd killed without live-restore", dockerdForgets)
 	r.play("agent killed", agentKilled)
 	r.play("many at once", manyAtOnce)
 	r.play("storm", storm)
@@ -156,6 +157,29 @@ func dockerdKilled(r *rig) {
 	r.agree(r.a, 1)
 	r.start(r.a, "net", "c2")
 	r.reach(append(r.ends(r.a, "net", "c2"), b...)...)
+	r.agree(r.a, 2)
+}
+
+// dockerdForgets: a daemon that ends its containers when it starts deletes what they had.
+func dockerdForgets(r *rig) {
+	r.a.Forgetful = true
+	defer func() { r.a.Forgetful = false }()
+	if err := r.a.KillDaemon(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	if err := r.a.StartDaemon(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	r.agree(r.a, 0)
+	r.a.Forgetful = false
+	if err := r.a.KillDaemon(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	if err := r.a.StartDaemon(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	r.do(r.a, "start", "c1", "c2")
+	r.reach(append(r.ends(r.a, "net", "c1"), r.ends(r.b, "net", "c1")...)...)
 	r.agree(r.a, 2)
 }
 

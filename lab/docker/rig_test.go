@@ -119,7 +119,7 @@ func (r *rig) network(d *docker.Docker, name string, more ...string) {
 // start starts a container that sleeps.
 func (r *rig) start(d *docker.Docker, network, name string, more ...string) {
 	r.Helper()
-	args := append([]string{"run", "--detach", "--name", name, "--network", network}, more...)
+	args := append([]string{"run", "--detach", "--stop-timeout", "0", "--name", name, "--network", network}, more...)
 	r.do(d, append(args, docker.Image, "sleep", "3600")...)
 }
 
