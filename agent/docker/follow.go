@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,18 +125,14 @@ func (f *follower) describe(ctx context.Context) (nameless bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	of := make(map[string]agent.Description)
-	for _, c := range containers {
-		for _, n := range c.NetworkSettings.Networks {
-			of[n.EndpointID] = describe(c)
-		}
-	}
+	of := byEndpoint(containers)
 	for _, ep := range attached {
-		d, known := of[ep.ContainerID]
+		c, known := of[ep.ContainerID]
 		if !known {
 			nameless = nameless || len(ep.Labels) == 0
 			continue
 		}
+		d := describe(c)
 		if ep.Name == d.Name && maps.Equal(ep.Labels, d.Labels) {
 			continue
 		}
@@ -152,6 +149,16 @@ func (f *follower) describe(ctx context.Context) (nameless bool, err error) {
 		}
 	}
 	return nameless, nil
+}
+
+func byEndpoint(containers []apiContainer) map[string]apiContainer {
+	of := make(map[string]apiContainer)
+	for _, c := range containers {
+		for _, n := range c.NetworkSettings.Networks {
+			of[n.EndpointID] = c
+		}
+	}
+	return of
 }
 
 func describe(c apiContainer) agent.Description {
@@ -193,28 +200,19 @@ func (f *follower) compare(ctx context.Context) error {
 			continue
 		}
 		if missing[id] = true; f.missing[id] {
-			f.log.Info("docker: network that Docker does not know of is forgotten", "network", id)
-			if err := f.s.networks.drop(id); err != nil {
-				f.log.Error("docker: network not forgotten, will be retried", "network", id, "err", err)
-			}
+			f.forget(id)
 		}
 	}
 	for id, endpoints := range in {
 		if !known[id] {
-			if !f.warned[id] {
-				f.warned[id] = true
-				f.log.Warn("docker: containers of a network that Docker does not know of are left as they are", "network", id, "endpoints", len(endpoints))
-			}
+			f.warn(id, "docker: containers of a network that Docker does not know of are left as they are", "network", id, "endpoints", len(endpoints))
 			continue
 		}
-		have, err := f.api.endpoints(ctx, id)
+		unknown, err := f.unknown(ctx, id, endpoints)
 		if err != nil {
 			return err
 		}
-		for _, ep := range endpoints {
-			if have[ep.ContainerID] {
-				continue
-			}
+		for _, ep := range unknown {
 			if missing[ep.ContainerID] = true; f.missing[ep.ContainerID] {
 				f.detach(ctx, ep)
 			}
@@ -222,6 +220,40 @@ func (f *follower) compare(ctx context.Context) error {
 	}
 	f.missing = missing
 	return nil
+}
+
+// unknown are the endpoints of a network that Docker says nothing of. A Docker that cannot read its store lists a network without
+// endpoints and no error; so its running containers are asked for too, which it has in another place.
+func (f *follower) unknown(ctx context.Context, network string, endpoints []agent.Endpoint) ([]agent.Endpoint, error) {
+	have, err := f.api.endpoints(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	endpoints = slices.DeleteFunc(endpoints, func(ep agent.Endpoint) bool { return have[ep.ContainerID] })
+	if len(endpoints) == 0 {
+		return nil, nil
+	}
+	containers, err := f.api.containers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	of := byEndpoint(containers)
+	return slices.DeleteFunc(endpoints, func(ep agent.Endpoint) bool { _, runs := of[ep.ContainerID]; return runs }), nil
+}
+
+// warn says something of a network once.
+func (f *follower) warn(network, text string, args ...any) {
+	if !f.warned[network] {
+		f.warned[network] = true
+		f.log.Warn(text, args...)
+	}
+}
+
+func (f *follower) forget(network string) {
+	f.log.Info("docker: network that Docker does not know of is forgotten", "network", network)
+	if err := f.s.networks.drop(network); err != nil {
+		f.log.Error("docker: network not forgotten, will be retried", "network", network, "err", err)
+	}
 }
 
 func (f *follower) detach(ctx context.Context, ep agent.Endpoint) {
@@ -236,9 +268,8 @@ func (f *follower) detach(ctx context.Context, ep agent.Endpoint) {
 // addresses without our driver: nobody tells us what becomes of these.
 func (f *follower) adopt(listed []apiNetwork) {
 	for _, n := range listed {
-		if n.Driver != f.s.driver && n.IPAM.Driver == f.s.driver && !f.warned[n.ID] {
-			f.warned[n.ID] = true
-			f.log.Error("docker: network has addresses of this driver and another one's links: they are given to others after a while; create it with -d "+f.s.driver,
+		if n.Driver != f.s.driver && n.IPAM.Driver == f.s.driver {
+			f.warn(n.ID, "docker: network has addresses of this driver and another one's links: they are given to others after a while; create it with -d "+f.s.driver,
 				"network", n.Name, "driver", n.Driver)
 		}
 		if _, recorded := f.s.networks.get(n.ID); recorded || n.Driver != f.s.driver || n.IPAM.Driver != f.s.driver {

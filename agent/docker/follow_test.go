@@ -173,7 +173,8 @@ func TestRenamedContainer(t *testing.T) {
 func TestForgotten(t *testing.T) {
 	a, d := newFakeAgent("10.96.0.0/24"), newFakeDocker(t)
 	kept, gone, strange := a.attached("n1", "e1", "10.96.0.1"), a.attached("n1", "e2", "10.96.0.2"), a.attached("elsewhere", "e3", "10.96.0.3")
-	d.networks = "" // Docker fails
+	runs := a.attached("n1", "e4", "10.96.0.4") // which Docker knows of its container alone
+	d.networks = ""                             // Docker fails
 	s := follow(t, a, d, 20*time.Millisecond)
 	for _, id := range []string{"n1", "elsewhere", "old"} {
 		if err := s.networks.put(id, network{}); err != nil {
@@ -181,7 +182,7 @@ func TestForgotten(t *testing.T) {
 		}
 	}
 	d.looks(t, "/networks", 3)
-	if n := len(a.Endpoints()); n != 3 || len(s.networks.ids()) != 3 {
+	if n := len(a.Endpoints()); n != 4 || len(s.networks.ids()) != 3 {
 		t.Errorf("%d endpoints, networks %v after a failure", n, s.networks.ids())
 	}
 	d.set(func(d *fakeDocker) {
@@ -189,6 +190,7 @@ func TestForgotten(t *testing.T) {
 			{"Id":"n2","Driver":"hostfabric","Options":{"com.docker.network.driver.mtu":"1400"},"IPAM":{"Driver":"hostfabric"}},
 			{"Id":"n3","Name":"odd","Driver":"macvlan","IPAM":{"Driver":"hostfabric"}}, {"Id":"n4","Driver":"bridge","IPAM":{"Driver":"default"}}]`
 		d.endpoints["n1"] = `{"Containers":{"id1":{"EndpointID":"e1"}}}`
+		d.containers = "[" + container(t, "id4", "runs", "e4", nil) + "]"
 	})
 	nstest.Eventually(t, 10*time.Second, func() error {
 		if _, err := a.Lookup(t.Context(), gone); err == nil {
@@ -200,7 +202,7 @@ func TestForgotten(t *testing.T) {
 		return nil
 	})
 	d.looks(t, "/networks", 3)
-	for _, key := range []agent.Key{kept, strange} {
+	for _, key := range []agent.Key{kept, strange, runs} {
 		if _, err := a.Lookup(t.Context(), key); err != nil {
 			t.Error(err)
 		}
