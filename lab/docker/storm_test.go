@@ -4,7 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +17,13 @@ import (
 
 var stormTime = flag.Duration("docker.storm", 4*time.Second, "for how long containers come and go while agents and dockerds are killed")
 
-// storm has containers come and go on a host whose agent is killed every second, and whose dockerd every fifth time. What
+// storm has containers come and go on a host whose agent is killed every second, and whose dockerd with every third time. What
 // fails says so by failing; afterwards leases, links and routes are those of the containers that live.
 func storm(r *rig) {
 	ctx, cancel := context.WithTimeout(r.Context(), *stormTime)
 	defer cancel()
-	var started, failed, kills atomic.Int64
+	var started, kills atomic.Int64
+	var failed failures
 	var g errgroup.Group
 	for i := range 4 {
 		g.Go(func() error {
@@ -33,7 +36,7 @@ func storm(r *rig) {
 					_, err = r.a.Run(r.Context(), "rm", "--force", name)
 				}
 				if err != nil {
-					failed.Add(1)
+					failed.add(err)
 				}
 			}
 			return nil
@@ -46,21 +49,25 @@ func storm(r *rig) {
 		case <-ctx.Done():
 		case <-tick.C:
 			r.killAgent(r.a)
-			if kills.Add(1)%5 == 0 {
+			both := kills.Add(1)%3 == 0
+			if both {
 				if err := r.a.KillDaemon(r.Context()); err != nil {
 					r.Fatal(err)
 				}
+			}
+			r.startAgent(r.a) // first: a dockerd that starts without it asks for a minute
+			if both {
 				if err := r.a.StartDaemon(r.Context()); err != nil {
 					r.Fatal(err)
 				}
 			}
-			r.startAgent(r.a)
+			tick.Reset(time.Second)
 		}
 	}
 	if err := g.Wait(); err != nil {
 		r.Fatal(err)
 	}
-	r.Logf("%d containers started, %d commands failed, agent killed %d times", started.Load(), failed.Load(), kills.Load())
+	r.Logf("%d containers started, agent killed %d times, commands that failed:%s", started.Load(), kills.Load(), &failed)
 	if started.Load() == 0 {
 		r.Error("no container started")
 	}
@@ -69,4 +76,32 @@ func storm(r *rig) {
 	}
 	r.agree(r.a, 2)
 	r.reach(append(r.ends(r.a, "net", "c1"), r.ends(r.b, "net", "c1")...)...)
+}
+
+// failures counts what commands said.
+type failures struct {
+	mu  sync.Mutex
+	all map[string]int
+}
+
+// specific is what differs from one failure to the next.
+var specific = regexp.MustCompile(`storm-\d+-\d+|[0-9a-f]{12,}|(h[fd])[0-9a-z]{13}|\d+\.\d+\.\d+\.\d+|[0-9a-f:]+::[0-9a-f]+`)
+
+func (f *failures) add(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == nil {
+		f.all = make(map[string]int)
+	}
+	f.all[specific.ReplaceAllString(err.Error(), "X")]++
+}
+
+func (f *failures) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var b strings.Builder
+	for text, n := range f.all {
+		fmt.Fprintf(&b, "\n%d times: %s", n, text)
+	}
+	return b.String()
 }
