@@ -52,16 +52,8 @@ fabric:
 {{- if .Plan.Feed}}
   - "{{.Feed}}"
 {{- end}}
-{{- if or .Plan.ShrinkAfter .Plan.Docker}}
-ipam:
-{{- if .Plan.ShrinkAfter}}
-  shrink_after: {{.Plan.ShrinkAfter}}
-{{- end}}
 {{- if .Plan.Docker}}
-  reconcile: 1s
-{{- end}}
-{{- end}}
-{{- if .Plan.Docker}}
+ipam: {reconcile: 1s}
 docker: {enabled: true, socket: {{.Plan.DockerPlugin .Host.Name}}, api: "unix://{{.Plan.DockerAPI .Host.Name}}"}
 {{- end}}
 {{- if .Plan.BFD}}

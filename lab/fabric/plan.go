@@ -177,6 +177,9 @@ func (s Shape) validate() error {
 	if len(s.Pools) > 0 && s.Source != Static {
 		errs = append(errs, fmt.Errorf("pools %v: hosts have such by plan only, not with source %q", s.Pools, s.Source))
 	}
+	if s.Docker && s.ShrinkAfter != 0 {
+		errs = append(errs, errors.New("hosts with Docker keep the blocks that they have: leave ShrinkAfter out"))
+	}
 	if s.BlockIPv4 < 20 || s.BlockIPv4 > 30 { // what an agent takes
 		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /20 to /30", s.BlockIPv4))
 	}
