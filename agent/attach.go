@@ -101,6 +101,9 @@ func (a *Agent) offered(ctx context.Context, ep Endpoint, req AttachRequest) (En
 	if ep.Owner != req.Owner {
 		return Endpoint{}, fmt.Errorf("attach %s: %w: it belongs to %s", req.Key, ErrMismatch, ep.Owner)
 	}
+	if len(req.Addresses) < len(ep.Addresses) { // all that are wanted are among them
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %v", req.Key, ErrMismatch, ep.Addresses)
+	}
 	live, err := a.alive(ctx, ep.HostInterface)
 	if err != nil || !live {
 		return Endpoint{}, err
