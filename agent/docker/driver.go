@@ -279,10 +279,11 @@ func (s *server) join(ctx context.Context, q joinRequest) (a joinAnswer, err err
 	if err != nil {
 		return a, err
 	}
-	if other := s.sandboxes.join(q.SandboxKey, q.EndpointID, s.attached(ctx)); other != "" {
+	if other := s.sandboxes.of(q.SandboxKey); other != "" && other != q.EndpointID && s.attached(ctx, other) {
 		return a, &problem{http.StatusConflict, fmt.Sprintf("the container has an address by endpoint %s already, which everything reaches: "+
 			"connect it to one network of this driver only", other)}
 	}
+	s.sandboxes.join(q.SandboxKey, q.EndpointID)
 	a.InterfaceName.SrcName, a.InterfaceName.DstPrefix = ep.OfferedLink(), linkPrefix
 	a.DisableGatewayService = true
 	for _, addr := range ep.Addresses {
@@ -298,12 +299,9 @@ func (s *server) join(ctx context.Context, q joinRequest) (a joinAnswer, err err
 	return a, nil
 }
 
-// attached tells of an endpoint whether it is there.
-func (s *server) attached(ctx context.Context) func(endpoint string) bool {
-	return func(id string) bool {
-		_, err := s.endpoints.Lookup(ctx, endpointKey(id))
-		return err == nil
-	}
+func (s *server) attached(ctx context.Context, endpoint string) bool {
+	_, err := s.endpoints.Lookup(ctx, endpointKey(endpoint))
+	return err == nil
 }
 
 // leave leaves the link in place: DeleteEndpoint takes it, and until then it may be joined again.
@@ -319,18 +317,20 @@ type sandboxes struct {
 	all map[string]string // endpoint by sandbox
 }
 
-// join records an endpoint and returns "", or the other one that is there and lives.
-func (s *sandboxes) join(sandbox, endpoint string, lives func(endpoint string) bool) (other string) {
+// of returns the endpoint that a sandbox has, or "".
+func (s *sandboxes) of(sandbox string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if other, taken := s.all[sandbox]; taken && other != endpoint && lives(other) {
-		return other
-	}
+	return s.all[sandbox]
+}
+
+func (s *sandboxes) join(sandbox, endpoint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.all == nil {
 		s.all = make(map[string]string)
 	}
 	s.all[sandbox] = endpoint
-	return ""
 }
 
 func (s *sandboxes) leave(endpoint string) {
