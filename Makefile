@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege storm
+.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege storm docker-storm
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -43,6 +43,10 @@ siege:
 # Containers that come and go from all sides for a minute, while the agent is killed every second or two.
 storm:
 	go test -count=1 -v -timeout 10m -run 'TestStorm' ./lab/storm -storm.for $(or $(FOR),1m)
+
+# Containers of a real Docker come and go while agents and dockerds are killed.
+docker-storm:
+	go test -count=1 -v -timeout 60m -run 'TestDocker' ./lab/docker -docker.storm $(or $(STORM),2m)
 
 # Everything that parses outside bytes, FUZZTIME each.
 fuzz:

@@ -17,6 +17,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
+	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -26,6 +27,7 @@ import (
 // Wirer makes and removes container interfaces; endpoint.Wirer is the real one.
 type Wirer interface {
 	Wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
+	Offer(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
 	Retire(ctx context.Context, hostLink string, addrs []netip.Addr) (gone <-chan struct{}, err error)
 	Inspect(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error)
 	List(ctx context.Context) ([]endpoint.Live, error)
@@ -59,6 +61,13 @@ type Speaker interface {
 	Release(peer netip.Addr) error
 }
 
+// Firewall confines containers to their own addresses; firewall.Firewall is the real one.
+type Firewall interface {
+	// Err is nil while it does. It is asked for every attach.
+	Err() error
+	Dropped() (firewall.Dropped, error)
+}
+
 // Options is what the agent needs to know of its host.
 type Options struct {
 	Host     string
@@ -72,10 +81,13 @@ type Options struct {
 	Dead func() []failover.Dead
 	// Links tells what is wrong on the links that peers are to be found on; nil: there are none such.
 	Links     func() []string
+	Firewall  Firewall      // nil: there is none
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
-	Log       *slog.Logger
+	// ReservationGrace is for how long a reservation that nobody takes up stays; 0 takes 2 min.
+	ReservationGrace time.Duration
+	Log              *slog.Logger
 
 	DrainFile string      // remembers that the host is drained
 	Drain     DrainRecord // as DrainFile has it, see LoadDrain
@@ -104,6 +116,7 @@ type Agent struct {
 	mu        sync.Mutex // guards the fields below
 	endpoints map[Key]Endpoint
 	retiring  map[Key]retirement
+	reserved  map[Key]time.Time // until when reservations are not orphans
 
 	// Owned by Run's reconciliation, and by restore before it.
 	orphans ipam.Orphans
@@ -128,6 +141,9 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 	if opts.Reconcile == 0 {
 		opts.Reconcile = 30 * time.Second
 	}
+	if opts.ReservationGrace == 0 {
+		opts.ReservationGrace = reservationGrace
+	}
 	if opts.Notes == nil {
 		opts.Notes = noNotes{}
 	}
@@ -139,6 +155,7 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 		stopping:  make(chan struct{}),
 		endpoints: make(map[Key]Endpoint),
 		retiring:  make(map[Key]retirement),
+		reserved:  make(map[Key]time.Time),
 	}
 }
 
@@ -166,10 +183,23 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) Ready(context.Context) error {
 	select {
 	case <-a.restored:
-		return a.drain.refused()
+		return a.refused()
 	default:
 		return fmt.Errorf("%w: leases are still being restored", ErrNotReady)
 	}
+}
+
+// refused says why no new container is attached.
+func (a *Agent) refused() error {
+	if err := a.drain.refused(); err != nil {
+		return err
+	}
+	if a.opts.Firewall != nil {
+		if err := a.opts.Firewall.Err(); err != nil {
+			return fmt.Errorf("%w: %w", ErrNotReady, err)
+		}
+	}
+	return nil
 }
 
 // awaitReady waits until what an earlier run left is known, as long as the caller does.
@@ -201,6 +231,18 @@ func (a *Agent) forget(key Key) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.endpoints, key)
+}
+
+// Lookup returns an attachment as it is on record; the kernel is not asked.
+func (a *Agent) Lookup(ctx context.Context, key Key) (Endpoint, error) {
+	if err := errors.Join(key.Validate(), a.awaitReady(ctx)); err != nil {
+		return Endpoint{}, err
+	}
+	ep, ok := a.Endpoint(key)
+	if !ok {
+		return Endpoint{}, fmt.Errorf("%s: %w", key, ErrNotFound)
+	}
+	return ep, nil
 }
 
 // Endpoints lists what is attached, by key.

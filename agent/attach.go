@@ -48,7 +48,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 			req.Description = ep.Description
 		}
 	}
-	if err := a.drain.refused(); err != nil {
+	if err := a.refused(); err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, err)
 	}
 	ep, err := a.attach(ctx, req)
@@ -69,6 +69,9 @@ func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endp
 	}
 	if leases, held := a.leases.Lookup(leaseKey(req.Key)); held && req.Pool != "" && leases[0].Pool != "" && leases[0].Pool != req.Pool {
 		return Endpoint{}, fmt.Errorf("attach %s: %w: its addresses are of pool %s", req.Key, ErrMismatch, leases[0].Pool)
+	}
+	if req.Offer {
+		return a.offered(ctx, ep, req)
 	}
 	spec := a.spec(ep, req.Owner)
 	spec.Netns = req.Netns
@@ -91,6 +94,24 @@ func (a *Agent) again(ctx context.Context, ep Endpoint, req AttachRequest) (Endp
 	}
 	a.log.Info("link of an attached container is gone, wiring it anew", "container", req.ContainerID, "interface", req.Interface)
 	return Endpoint{}, nil
+}
+
+// offered is again for what the runtime has placed where it likes: its host link tells whether it lives.
+func (a *Agent) offered(ctx context.Context, ep Endpoint, req AttachRequest) (Endpoint, error) {
+	if ep.Owner != req.Owner {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it belongs to %s", req.Key, ErrMismatch, ep.Owner)
+	}
+	if len(req.Addresses) < len(ep.Addresses) { // all that are wanted are among them
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it has %v", req.Key, ErrMismatch, ep.Addresses)
+	}
+	live, err := a.alive(ctx, ep.HostInterface)
+	if err != nil || !live {
+		return Endpoint{}, err
+	}
+	if mac := req.MAC.String(); mac != "" && ep.MAC != "" && mac != ep.MAC {
+		return Endpoint{}, fmt.Errorf("attach %s: %w: it has MAC address %s", req.Key, ErrMismatch, ep.MAC)
+	}
+	return ep, nil
 }
 
 func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err error) {
@@ -121,7 +142,10 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 		mtu = a.opts.MTU()
 	}
 	spec := a.spec(Endpoint{Key: req.Key, Netns: req.Netns, HostInterface: endpoint.HostLink(req.ContainerID, req.Interface), Addresses: leaseAddrs(leases), MTU: mtu}, req.Owner)
-	wired, err := a.wire(ctx, spec)
+	if spec.MAC = req.MAC; req.Offer {
+		spec.ContainerLink = endpoint.OfferedLink(spec.HostLink)
+	}
+	wired, err := a.wire(ctx, spec, req.Offer)
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, translate(err))
 	}
@@ -168,7 +192,10 @@ func (a *Agent) recorded(ep Endpoint, wired endpoint.Endpoint, d Description) (E
 	return now, nil
 }
 
-func (a *Agent) wire(ctx context.Context, spec endpoint.Spec) (endpoint.Endpoint, error) {
+func (a *Agent) wire(ctx context.Context, spec endpoint.Spec, offer bool) (endpoint.Endpoint, error) {
+	if offer {
+		return a.wirer.Offer(ctx, spec)
+	}
 	leaving := a.leaving(spec.Netns, spec.ContainerLink) // before the try: what left earlier cannot be in its way
 	wired, err := a.wirer.Wire(ctx, spec)
 	if !errors.Is(err, endpoint.ErrLinkExists) || len(leaving) == 0 {
@@ -237,16 +264,9 @@ func fromWired(key Key, owner string, w endpoint.Endpoint) Endpoint {
 		Addresses: w.Addrs, MTU: w.MTU,
 	}
 	for _, addr := range w.Addrs {
-		ep.Gateways = append(ep.Gateways, gateway(addr))
+		ep.Gateways = append(ep.Gateways, Gateway(addr))
 	}
 	return ep
-}
-
-func gateway(addr netip.Addr) netip.Addr {
-	if addr.Is4() {
-		return endpoint.GatewayV4
-	}
-	return endpoint.GatewayV6
 }
 
 // hostRoutes are the host's own way to a container: its addresses on its link. They never leave the host.
@@ -323,12 +343,30 @@ func validFamily(f ipam.Family) error {
 // Endpoint MTU bounds in bytes: IPv4's minimum reassembly size (RFC 791) and the kernel's maximum for veth.
 const minMTU, maxMTU = 576, 65535
 
+// validPlace sees to it that the container's end goes either into a namespace or nowhere yet.
+func (r AttachRequest) validPlace() error {
+	switch {
+	case !r.Offer && (r.MAC != nil || r.Reserved):
+		return fmt.Errorf("%w: a MAC address or a reservation for a link that is not offered", ErrInvalid)
+	case !r.Offer:
+		return validNetns(r.Netns)
+	case r.Netns != "":
+		return fmt.Errorf("%w: namespace %.128q for a link that is to be offered", ErrInvalid, r.Netns)
+	}
+	return nil
+}
+
 func (r AttachRequest) validate() error {
-	if err := errors.Join(r.Key.Validate(), validNetns(r.Netns), ValidatePool(r.Pool), validFamily(r.Family), r.Description.Validate()); err != nil {
+	if err := errors.Join(r.Key.Validate(), r.validPlace(), ValidatePool(r.Pool), validFamily(r.Family), r.Description.Validate()); err != nil {
 		return err
 	}
-	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {
-		return fmt.Errorf("%w: mtu %d: want %d to %d bytes, or 0 for the uplink's", ErrInvalid, r.MTU, minMTU, maxMTU)
+	return ValidateMTU(r.MTU)
+}
+
+// ValidateMTU refuses what an endpoint cannot have; 0 stands for the uplink's.
+func ValidateMTU(mtu int) error {
+	if mtu != 0 && (mtu < minMTU || mtu > maxMTU) {
+		return fmt.Errorf("%w: mtu %d: want %d to %d bytes, or 0 for the uplink's", ErrInvalid, mtu, minMTU, maxMTU)
 	}
 	return nil
 }

@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -59,6 +61,13 @@ func (w *fakeWirer) Wire(_ context.Context, s endpoint.Spec) (endpoint.Endpoint,
 	}
 	w.links[s.HostLink] = s
 	return endpoint.Endpoint{Spec: s}, nil
+}
+
+func (w *fakeWirer) Offer(ctx context.Context, s endpoint.Spec) (endpoint.Endpoint, error) {
+	if s.Netns != "" || s.ContainerLink != endpoint.OfferedLink(s.HostLink) {
+		return endpoint.Endpoint{}, fmt.Errorf("%w: offered as %s in %q", endpoint.ErrInvalid, s.ContainerLink, s.Netns)
+	}
+	return w.Wire(ctx, s)
 }
 
 func (w *fakeWirer) Retire(_ context.Context, hostLink string, _ []netip.Addr) (<-chan struct{}, error) {
@@ -296,6 +305,23 @@ func (t *fakeTable) prefixes(owner routes.Owner) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// fakeSpeaker remembers what it was told to announce.
+// fakeFirewall is well unless it is spoilt.
+type fakeFirewall struct{ err atomic.Pointer[error] }
+
+func (f *fakeFirewall) spoil(err error) { f.err.Store(&err) }
+
+func (f *fakeFirewall) Err() error {
+	if err := f.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (f *fakeFirewall) Dropped() (firewall.Dropped, error) {
+	return firewall.Dropped{SpoofedIPv4: 4, SpoofedIPv6: 6, Closed: 1}, nil
 }
 
 // fakeSpeaker remembers what it was told to announce.

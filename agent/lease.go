@@ -16,6 +16,10 @@ func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lea
 	key := leaseKey(req.Key)
 	_, held = a.leases.Lookup(key)
 	_, attached := a.Endpoint(req.Key)
+	if req.Reserved && !held {
+		leases, err = a.takeReserved(req.Key, req.Addresses)
+		return leases, false, err
+	}
 	for {
 		opened := a.blocks.Opened()
 		leases, err = a.leases.Allocate(key, ipam.Request{Pool: req.Pool, Addresses: req.Addresses, Family: req.Family})

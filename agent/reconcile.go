@@ -46,7 +46,10 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	for key := range held {
 		keys = append(keys, leaseKey(key))
 	}
-	for _, key := range a.orphans.Look(keys, func(k ipam.Key) bool { return alive[endpoint.HostLink(k.ContainerID, k.Interface)] }) {
+	wanted := func(k ipam.Key) bool {
+		return alive[endpoint.HostLink(k.ContainerID, k.Interface)] || a.awaited(Key(k))
+	}
+	for _, key := range a.orphans.Look(keys, wanted) {
 		if err := a.freeOrphan(ctx, Key{ContainerID: key.ContainerID, Interface: key.Interface}); err != nil {
 			a.log.Error("orphaned lease not freed, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)
 		}
@@ -67,6 +70,14 @@ func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
 		return err
 	}
 	defer unlock()
+	if isReservation(key) {
+		// No more than the lease: whoever takes it over at this moment has the address, its route and its link.
+		if released, err := a.leases.Release(leaseKey(key)); err != nil || len(released) == 0 {
+			return err
+		}
+		a.log.Info("freed an address that was reserved and never attached", "reservation", key.ContainerID)
+		return nil
+	}
 	live, err := a.alive(ctx, endpoint.HostLink(key.ContainerID, key.Interface))
 	if live || err != nil {
 		return err

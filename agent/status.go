@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
@@ -35,6 +36,7 @@ type Status struct {
 	MTU             int  // bytes, of new endpoints
 	Announcing      bool // the blocks, as far as it is this host's to say
 	Drain           DrainStatus
+	Dropped         firewall.Dropped // packets of containers
 }
 
 // Block is a block of this host and how it is used.
@@ -71,6 +73,9 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.problem("the speaker process is not connected: %v", s.Speaker.Err)
 	}
 	s.paths(a.opts)
+	if f := a.opts.Firewall; f != nil {
+		s.confinement(f)
+	}
 	for _, r := range a.table.Status() {
 		switch r.State {
 		case routes.Installed:
@@ -96,6 +101,17 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.problem("%d damaged slots in the lease file", len(damaged))
 	}
 	return s
+}
+
+func (s *Status) confinement(f Firewall) {
+	if err := f.Err(); err != nil {
+		s.problem("no container is attached: %v", err)
+		return
+	}
+	var err error
+	if s.Dropped, err = f.Dropped(); err != nil {
+		s.problem("packets that the firewall has dropped: %v", err)
+	}
 }
 
 // maxProblems keeps a status readable when thousands of routes fail for one reason.
@@ -196,6 +212,12 @@ func (a *Agent) Peers(ctx context.Context) ([]bgp.PeerStatus, error) {
 		return nil, fmt.Errorf("%w: ask the speaker process for its peers: %w", ErrNotReady, err)
 	}
 	return peers, nil
+}
+
+// Own are the prefixes of this host's blocks.
+func (a *Agent) Own() []netip.Prefix {
+	own, _ := a.blocks.Own()
+	return own
 }
 
 // Blocks are this host's blocks with their use. While the speaker is away, none counts as announced.

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 
+	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/ipam"
 )
 
@@ -25,6 +27,12 @@ type AttachRequest struct {
 	Family    ipam.Family  // of the addresses; none: all that the pool has
 	MTU       int          // bytes; 0 takes the uplink's
 	Description
+
+	// Offer has the container's end wait in the host's namespace, as OfferedLink, for a runtime that places, names and addresses
+	// it by itself. There is no Netns then, and Key.Interface need not be the name it gets.
+	Offer    bool
+	MAC      net.HardwareAddr // of the container's end, with Offer; nil: one made from the first address
+	Reserved bool             // Addresses are those that Reserve gave
 }
 
 // OwnerAPI marks attachments made through the gRPC API.
@@ -35,6 +43,9 @@ const OwnerSandbox = "sandbox"
 
 // OwnerCNI marks attachments of a CNI network, so that a garbage collection of one network leaves the others alone.
 func OwnerCNI(network string) string { return "cni/" + network }
+
+// OwnerDocker marks attachments of a Docker network.
+func OwnerDocker(network string) string { return "docker/" + network }
 
 // CheckRequest asks whether an attachment is as Attach left it.
 type CheckRequest struct {
@@ -56,6 +67,17 @@ type Endpoint struct {
 	Description
 }
 
+// OfferedLink is the name by which the container's end waits in the host's namespace, of an attachment that was made to be offered.
+func (e Endpoint) OfferedLink() string { return endpoint.OfferedLink(e.HostInterface) }
+
+// Gateway is the next hop of containers' default routes for addresses like this one.
+func Gateway(addr netip.Addr) netip.Addr {
+	if addr.Is4() {
+		return endpoint.GatewayV4
+	}
+	return endpoint.GatewayV6
+}
+
 // What an Attach, Detach or Check can fail with, besides what the kernel says. Front-ends map them to their
 // protocol's own errors; the text around them names the object.
 var (
@@ -64,6 +86,7 @@ var (
 	ErrLinkExists   = errors.New("interface exists in the container")
 	ErrExhausted    = errors.New("no free address")
 	ErrAddressInUse = errors.New("address in use")
+	ErrNotReserved  = errors.New("address not reserved")
 	ErrNotInBlock   = errors.New("address outside this host's blocks")
 	ErrMismatch     = errors.New("attached with other parameters")
 	ErrNotFound     = errors.New("not attached")

@@ -22,7 +22,7 @@ type Change struct {
 // restartOnly are the keys, or sections of them, that are read when the agent starts: what they are about is open, locked or
 // claimed by then.
 var restartOnly = []string{
-	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "metrics",
+	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "docker", "metrics",
 	"log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect",
 }
 
@@ -46,6 +46,8 @@ func Changes(before, after *Config) []Change {
 	compareLists(c, "reserved", before.Reserved, after.Reserved, text)
 	compareLists(c, "fabric", before.Fabric, after.Fabric, netip.Prefix.String)
 	compareLists(c, "import", before.Import, after.Import, ImportRule.String)
+	compareLists(c, "firewall.open", before.Firewall.Open, after.Firewall.Open, text)
+	compareLists(c, "masquerade.except", before.Masquerade.Except, after.Masquerade.Except, netip.Prefix.String)
 	compareLists(c, "pools", before.Pools, after.Pools, text)
 	compareLists(c, "announce.communities", before.Announce.Communities, after.Announce.Communities, communityText)
 	compareLists(c, "announce.large_communities", before.Announce.LargeCommunities, after.Announce.LargeCommunities, text)

@@ -19,6 +19,9 @@ func (d *draft) check(r *report) {
 	d.checkMTU(r)
 	d.checkSandboxes(r)
 	d.checkDirs(r)
+	if r.good("firewall.enabled", "masquerade.enabled") && d.Masquerade.Enabled && !d.Firewall.Enabled {
+		r.add("masquerade.enabled", "firewall.enabled is false", "it is a rule of that table")
+	}
 	if r.good("bgp.listen") && d.listen == listenOff && slices.ContainsFunc(d.peers, isPassive) {
 		r.add("bgp.listen", "a passive peer needs a listener", "auto, or no passive peer")
 	}

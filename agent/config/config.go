@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hostfabric/hostfabric/ipam"
@@ -41,12 +42,15 @@ type Config struct {
 	Sandboxes     Sandboxes
 	Health        Health
 	Routes        Routes
+	Firewall      Firewall
+	Masquerade    Masquerade
 	HostAddress   bool // the first address of a block of each family goes on lo, and the first of every block is no container's
 	ManageSysctls bool // the agent turns forwarding on itself
 
 	StateDir string // absolute
 	RunDir   string // absolute
 	API      API
+	Docker   Docker
 	Metrics  Metrics
 	Log      Log
 }
@@ -120,10 +124,34 @@ type Routes struct {
 	Resync time.Duration // between full listings
 }
 
+// Firewall is about the nftables table that confines containers to their own addresses and keeps them from this host's agent.
+type Firewall struct {
+	Enabled bool
+	Open    []uint16 // ports of the agent's listeners that containers may reach all the same
+}
+
+// Masquerade is about packets from this host's blocks to destinations that do not know them.
+type Masquerade struct {
+	Enabled bool
+	Except  []netip.Prefix // destinations that know them, besides this host's blocks and Fabric
+}
+
 // API is the agent's own.
 type API struct {
 	Group string // may use the socket besides root
 }
+
+// Docker is about the plugin for Docker.
+type Docker struct {
+	Enabled bool
+	Socket  string // that Docker finds the plugin at; the file's name without .sock is the driver's
+	API     string // socket that Docker's own API is at; empty: it is not asked
+}
+
+// Driver is the name that Docker knows the plugin by.
+func (d Docker) Driver() string { return strings.TrimSuffix(filepath.Base(d.Socket), dockerSuffix) }
+
+const dockerSuffix = ".sock"
 
 // Metrics is about the HTTP listener for Prometheus.
 type Metrics struct{ Listen Listener }
@@ -192,6 +220,9 @@ func (c *Config) SandboxDir() string { return filepath.Join(c.RunDir, "sandboxes
 
 // SandboxHolds keep who has which of them.
 func (c *Config) SandboxHolds() string { return filepath.Join(c.RunDir, "sandboxes.jsonl") }
+
+// DockerNetworks is the record of the networks that Docker made.
+func (c *Config) DockerNetworks() string { return filepath.Join(c.StateDir, "docker-networks.json") }
 
 // DrainFile remembers that this host has been taken out of the fabric.
 func (c *Config) DrainFile() string { return filepath.Join(c.StateDir, "drain.json") }

@@ -97,13 +97,15 @@ func (d *draft) setLists(l *layers, r *report, f files) {
 	for i, v := range l.list("blocks", r, needed) {
 		d.addBlock(fmt.Sprintf("blocks[%d]", i), v, r)
 	}
-	d.Reserved = ranges("reserved", l.list("reserved", r, ""), r)
-	d.fabric = prefixes("fabric", l.list("fabric", r, ""), r)
+	d.Reserved = values(elements("reserved", l.list("reserved", r, ""), r, parseRange))
+	d.fabric = elements("fabric", l.list("fabric", r, ""), r, parsePrefix)
 	for i, v := range l.list("import", r, "") {
 		if rule, ok := importRule(fmt.Sprintf("import[%d]", i), v, r); ok {
 			d.Import = append(d.Import, rule)
 		}
 	}
+	d.Firewall.Open = values(elements("firewall.open", l.list("firewall.open", r, ""), r, parsePort))
+	d.Masquerade.Except = values(elements("masquerade.except", l.list("masquerade.except", r, ""), r, parsePrefix))
 	d.setPools(l, r)
 	d.setStations(l, r)
 	d.setAnnounce(l, r)
@@ -148,20 +150,21 @@ func entryValue(values map[string]any, key string) any {
 	return entryValue(below, rest)
 }
 
-func prefixes(key string, values []any, r *report) []located[netip.Prefix] {
-	var list []located[netip.Prefix]
-	for i, v := range values {
+// elements are those of a list of single values that parse.
+func elements[T any](key string, all []any, r *report, parse func(string) (T, error)) []located[T] {
+	var list []located[T]
+	for i, v := range all {
 		text, ok := v.(string)
 		if !ok {
 			continue
 		}
 		path := fmt.Sprintf("%s[%d]", key, i)
-		p, err := parsePrefix(text)
+		one, err := parse(text)
 		if err != nil {
 			r.addErr(path, "", err)
 			continue
 		}
-		list = append(list, located[netip.Prefix]{path, p})
+		list = append(list, located[T]{path, one})
 	}
 	return list
 }

@@ -82,11 +82,13 @@ func TestLoadFillsDefaults(t *testing.T) {
 		IPAM:            IPAM{Quarantine: 10 * time.Second, Reconcile: 30 * time.Second, MaxBlocks: 64, ShrinkAfter: 10 * time.Minute, Settle: 500 * time.Millisecond},
 		Health:          Health{FailAfter: 3 * time.Second, RecoverAfter: 10 * time.Second},
 		Routes:          Routes{Metric: 2048, Resync: 30 * time.Second},
+		Firewall:        Firewall{Enabled: true},
 		HostAddress:     true,
 		ManageSysctls:   true,
 		StateDir:        "/var/lib/hostfabric",
 		RunDir:          "/run/hostfabric",
 		API:             API{Group: "hostfabric"},
+		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -149,6 +151,8 @@ bfd: {enabled: true, interval: 100ms, multiplier: 5}
 mtu: 9000
 ipam: {quarantine: 1m, reconcile: 10s, fsync: true, max_blocks: 8, shrink_after: 0s, settle: 1s}
 sandboxes: {low: 8, high: 32, pool: web, family: ipv6}
+firewall: {open: [9179]}
+masquerade: {enabled: true, except: [10.0.0.0/8, "fd00::/8"]}
 health: {fail_after: 500ms, recover_after: 1m}
 routes: {metric: 100, resync: 1m}
 host_address: false
@@ -156,6 +160,7 @@ manage_sysctls: false
 state_dir: /srv/hf/
 run_dir: /run/hf
 api: {group: wheel}
+docker: {enabled: true, socket: /run/d/fabric.sock, api: off}
 metrics: {listen: ":9179"}
 log: {level: debug, format: json}
 `)
@@ -201,15 +206,17 @@ log: {level: debug, format: json}
 			BMP: []BMPStation{{netip.MustParseAddrPort("192.0.2.9:5000"), BMPPre}, {netip.MustParseAddrPort("[fd00::9]:11019"), BMPAll}},
 			MRT: MRT{"/var/lib/mrt/table.mrt", 10 * time.Minute},
 		},
-		BFD:       BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
-		MTU:       9000,
-		IPAM:      IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
+		BFD:      BFD{Enabled: true, Interval: 100 * time.Millisecond, Multiplier: 5},
+		MTU:      9000,
+		IPAM:     IPAM{Quarantine: time.Minute, Reconcile: 10 * time.Second, Fsync: true, MaxBlocks: 8, Settle: time.Second},
+		Firewall: Firewall{Enabled: true, Open: []uint16{9179}}, Masquerade: Masquerade{Enabled: true, Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}},
 		Sandboxes: Sandboxes{Low: 8, High: 32, Pool: "web", Family: ipam.OnlyIPv6},
 		Health:    Health{FailAfter: 500 * time.Millisecond, RecoverAfter: time.Minute},
 		Routes:    Routes{Metric: 100, Resync: time.Minute},
 		StateDir:  "/srv/hf",
 		RunDir:    "/run/hf",
 		API:       API{Group: "wheel"},
+		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
 		Metrics:   Metrics{Listener{"tcp", ":9179"}},
 		Log:       Log{Level: slog.LevelDebug, Format: LogJSON},
 	}

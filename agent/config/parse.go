@@ -196,6 +196,11 @@ func parseDir(text string) (string, error) {
 	return filepath.Clean(text), nil
 }
 
+func parsePort(text string) (uint16, error) {
+	n, err := parseInt(1, 65535)(text)
+	return uint16(n), err
+}
+
 // parseListener accepts "" and off, address:port, :port and unix:///path.
 func parseListener(text string) (Listener, error) {
 	if text == "" || text == "off" {
@@ -233,6 +238,31 @@ func parseLocal(text string) (Listener, error) {
 			"it has no authentication; use a loopback address or unix:///path"}
 	}
 	return l, nil
+}
+
+// pluginName is what Docker can call a plugin.
+var pluginName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+// parsePluginSocket accepts the path of a socket that Docker finds a plugin by. One of the name with .new is there for a moment.
+func parsePluginSocket(text string) (string, error) {
+	path, err := parseDir(text)
+	if err != nil {
+		return "", err
+	}
+	name, ok := strings.CutSuffix(filepath.Base(path), dockerSuffix)
+	if !ok || !pluginName.MatchString(name) {
+		return "", &problem{fmt.Sprintf("%q does not name a plugin", text), "such as /run/docker/plugins/hostfabric.sock, for docker network create -d hostfabric"}
+	}
+	return path, checkSocket(path + ".new")
+}
+
+// parseDockerAPI accepts unix:///path, and off.
+func parseDockerAPI(text string) (string, error) {
+	l, err := parseListener(text)
+	if err == nil && l.Network == "tcp" {
+		err = &problem{fmt.Sprintf("%q is not a unix socket", text), "such as unix:///var/run/docker.sock; off for none"}
+	}
+	return l.Address, err
 }
 
 // maxSocket is what fits into sockaddr_un beside the final zero, in bytes.

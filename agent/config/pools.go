@@ -98,7 +98,7 @@ func (p *poolDraft) setPrefixes(entry map[string]any, r *report) int {
 			r.errs[len(r.errs)-1].Line = r.lines[p.path]
 		}
 	}
-	p.prefixes = prefixes(at, values, r)
+	p.prefixes = elements(at, values, r, parsePrefix)
 	return len(values)
 }
 

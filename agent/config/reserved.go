@@ -47,20 +47,3 @@ func lastOf(p netip.Prefix) netip.Addr {
 	last, _ := netip.AddrFromSlice(b)
 	return last
 }
-
-func ranges(key string, values []any, r *report) []ipam.Range {
-	var list []ipam.Range
-	for i, v := range values {
-		text, ok := v.(string)
-		if !ok {
-			continue
-		}
-		one, err := parseRange(text)
-		if err != nil {
-			r.addErr(fmt.Sprintf("%s[%d]", key, i), "", err)
-			continue
-		}
-		list = append(list, one)
-	}
-	return list
-}

@@ -100,12 +100,17 @@ var fields = []field[draft]{
 
 	{"routes.metric", "2048", put(func(d *draft) *uint32 { return &d.Routes.Metric }, parseUint32(1, math.MaxUint32))},
 	{"routes.resync", "30s", put(func(d *draft) *time.Duration { return &d.Routes.Resync }, parseDuration(time.Second, time.Hour))},
+	{"firewall.enabled", "true", put(func(d *draft) *bool { return &d.Firewall.Enabled }, parseBool)},
+	{"masquerade.enabled", "false", put(func(d *draft) *bool { return &d.Masquerade.Enabled }, parseBool)},
 	{"host_address", "true", put(func(d *draft) *bool { return &d.HostAddress }, parseBool)},
 	{"manage_sysctls", "true", put(func(d *draft) *bool { return &d.ManageSysctls }, parseBool)},
 
 	{"state_dir", "/var/lib/hostfabric", put(func(d *draft) *string { return &d.StateDir }, parseDir)},
 	{"run_dir", "/run/hostfabric", put(func(d *draft) *string { return &d.RunDir }, parseDir)},
 	{"api.group", "hostfabric", put(func(d *draft) *string { return &d.API.Group }, parseGroup)},
+	{"docker.enabled", "false", put(func(d *draft) *bool { return &d.Docker.Enabled }, parseBool)},
+	{"docker.socket", "/run/docker/plugins/hostfabric.sock", put(func(d *draft) *string { return &d.Docker.Socket }, parsePluginSocket)},
+	{"docker.api", "unix:///var/run/docker.sock", put(func(d *draft) *string { return &d.Docker.API }, parseDockerAPI)},
 	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
 	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
@@ -155,6 +160,8 @@ var root = func() *shape {
 	top.keys["pools"] = &shape{each: pool}
 	top.keys["fabric"] = &shape{each: word}
 	top.keys["announce"] = &shape{keys: map[string]*shape{"communities": {each: word}, "large_communities": {each: word}}}
+	top.keys["firewall"].keys["open"] = &shape{each: word}
+	top.keys["masquerade"].keys["except"] = &shape{each: word}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}

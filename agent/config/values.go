@@ -1,6 +1,10 @@
 package config
 
-import "log/slog"
+import (
+	"log/slog"
+	"net"
+	"strconv"
+)
 
 // Secret is a value that formatting and logging do not show. string(s) does.
 type Secret string
@@ -27,6 +31,13 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 type Listener struct {
 	Network string // tcp or unix, as net.Listen takes it
 	Address string
+}
+
+// Port is that of a tcp listener.
+func (l Listener) Port() uint16 {
+	_, text, _ := net.SplitHostPort(l.Address)
+	port, _ := strconv.ParseUint(text, 10, 16) // it was parsed before
+	return uint16(port)
 }
 
 // IsZero reports that there is nothing to listen on.

@@ -5,15 +5,19 @@
 //
 // Why it is safe to leave out what other plugins do:
 //   - Neighbours are known beforehand: every host end has the MAC address HostMAC, a container's MAC follows from its
-//     first address. Neither side ever asks, so nothing has to answer for 169.254.1.1 or fe80::1.
+//     first address. Neither side ever asks, so nothing has to answer for 169.254.1.1 or fe80::1. (How it is with links that a
+//     runtime places by itself, Offer tells.)
 //   - The host end has no IPv6 link-local address (address generation is off) and takes no router advertisements: with
 //     IPv6 forwarding off, a container could otherwise become the host's default router.
-//   - The container may send router solicitations; the host end has nothing that would answer them.
+//   - The host end does no ARP: it answers none, and nothing a container says by it gets into the host's neighbour table.
+//   - The container may send router solicitations; the host end has nothing that would answer them, and agent/firewall drops
+//     all of neighbour discovery that comes from containers.
 //   - Checksums stay offloaded. A packet between two veths is never checksummed, which is right for the kernel; only a
 //     program that reads raw packets from the link (a DHCP client, an old userspace tunnel) sees unfinished sums.
 package endpoint
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
@@ -30,6 +34,9 @@ const (
 
 	// Graveyard is the link group ("hf" and 1) of host ends that wait to be deleted together.
 	Graveyard = 0x686601
+
+	// Offered is the link group ("hf" and 2) of the host ends of offered links, see Offer.
+	Offered = 0x686602
 )
 
 // The next hops of the containers' default routes. No interface has them.
@@ -38,10 +45,10 @@ var (
 	GatewayV6 = netip.MustParseAddr("fe80::1")
 )
 
-// hostMAC is the locally administered address of every host end. No container's begins like it.
+// hostMAC is the locally administered address of every host end but those of offered links. No container's begins like it.
 var hostMAC = net.HardwareAddr{0x02, 'h', 'f', 0, 0, 1}
 
-// HostMAC returns the MAC address that every host end has.
+// HostMAC returns the MAC address that host ends have.
 func HostMAC() net.HardwareAddr { return append(net.HardwareAddr(nil), hostMAC...) }
 
 // What Wire and Inspect can fail with besides the kernel's refusals. The text around them names the object.
@@ -58,10 +65,11 @@ var (
 type Spec struct {
 	HostLink      string // see HostLink
 	ContainerLink string
-	Netns         string       // path of the container's network namespace
-	Addrs         []netip.Addr // each gets its full prefix length; the first decides the MAC address
-	MTU           int          // bytes; 0 leaves the kernel's default
-	Alias         string       // of the host link: the caller's record of whose it is
+	Netns         string           // path of the container's network namespace
+	Addrs         []netip.Addr     // each gets its full prefix length; the first decides the MAC address
+	MTU           int              // bytes; 0 leaves the kernel's default
+	Alias         string           // of the host link: the caller's record of whose it is
+	MAC           net.HardwareAddr // of the container's end; nil: ContainerMAC of the first address
 }
 
 // Endpoint is a wired Spec.
@@ -96,12 +104,9 @@ const (
 	maxMTU   = 65535
 )
 
-// validate reports everything wrong with the spec at once.
+// validate reports everything wrong with the spec at once, but for the namespace, which is seen when it is opened.
 func (s Spec) validate() error {
-	errs := []error{validateName("host link", s.HostLink), validateName("container link", s.ContainerLink)}
-	if s.Netns == "" {
-		errs = append(errs, errors.New("namespace path is missing"))
-	}
+	errs := []error{validateName("host link", s.HostLink), validateName("container link", s.ContainerLink), validateMAC(s.MAC)}
 	if len(s.Alias) > maxAlias {
 		errs = append(errs, fmt.Errorf("alias is longer than %d bytes", maxAlias))
 	}
@@ -123,6 +128,24 @@ func (s Spec) validate() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+// endpoint is what there will be once the spec is wired.
+func (s Spec) endpoint() Endpoint {
+	e := Endpoint{Spec: s, HostMAC: HostMAC(), ContainerMAC: s.MAC}
+	if s.MAC == nil {
+		e.ContainerMAC = ContainerMAC(s.Addrs[0])
+	}
+	return e
+}
+
+// validateMAC refuses what cannot be the address of a container's end.
+func validateMAC(mac net.HardwareAddr) error {
+	const group = 1 // the bit of multicast and broadcast
+	if mac != nil && (len(mac) != len(hostMAC) || mac[0]&group != 0 || bytes.Equal(mac, make([]byte, len(mac)))) {
+		return fmt.Errorf("MAC address %v is not that of one interface", mac)
 	}
 	return nil
 }

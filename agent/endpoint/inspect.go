@@ -31,7 +31,7 @@ func (w *Wirer) Inspect(ctx context.Context, s Spec) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	defer ns.Close()
-	e := Endpoint{Spec: s, HostMAC: HostMAC(), ContainerMAC: ContainerMAC(s.Addrs[0])}
+	e := s.endpoint()
 	if err := w.inspect(&e, ns); err != nil {
 		return Endpoint{}, fmt.Errorf("inspect %s in %s: %w", s.ContainerLink, s.Netns, err)
 	}

@@ -32,9 +32,11 @@ type link struct {
 	state       uint8 // RFC 2863
 }
 
-// ours reports whether the link is the host end of an endpoint: nobody else's veth has that address, and unlike the
-// alias it is there from the first moment.
-func (l link) ours() bool { return l.kind == "veth" && bytes.Equal(l.mac, hostMAC) }
+// ours reports whether the link is the host end of an endpoint: nobody else's veth has that address or is of that group, and
+// unlike the alias it is so from the first moment.
+func (l link) ours() bool {
+	return l.kind == "veth" && (bytes.Equal(l.mac, hostMAC) || l.group == Offered)
+}
 
 func requestLink(b *rtnl.Batch, name string) {
 	b.Begin(unix.RTM_GETLINK, 0)

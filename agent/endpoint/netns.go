@@ -11,6 +11,9 @@ import (
 // openNetns opens the container's network namespace, and nothing else: the path comes from a container runtime, may lead
 // anywhere, and elsewhere the next time. It is followed once; what is checked is what is used.
 func (w *Wirer) openNetns(path string) (*os.File, error) {
+	if path == "" {
+		return nil, fmt.Errorf("%w: namespace path is missing", ErrInvalid)
+	}
 	fd, err := openNamespace(path)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", path, err)

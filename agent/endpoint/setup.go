@@ -39,9 +39,11 @@ func (w *Wirer) setupHost(e *Endpoint, index int) error {
 		b.EndNest(spec)
 		what = append(what, "set address generation")
 	}
-	// A request of its own: within one the kernel would raise the link before it reads the rest.
+	// A request of its own: within one the kernel would raise the link before it reads the rest. Without ARP on the link,
+	// what a container says there of addresses is not even looked at, and cannot fill the host's neighbour table, which is
+	// small and all links'. (Neighbour discovery has no such switch; the firewall drops it.)
 	b.Begin(unix.RTM_SETLINK, 0)
-	b.Link(index, unix.IFF_UP, unix.IFF_UP)
+	b.Link(index, unix.IFF_UP|unix.IFF_NOARP, unix.IFF_UP|unix.IFF_NOARP)
 	return failures(w.host.Do(&b, nil), append(what, "set up"))
 }
 
@@ -49,10 +51,9 @@ func (w *Wirer) setupHost(e *Endpoint, index int) error {
 // alias comes last of all that is written: whoever finds a link without one after a crash knows that nobody was told of it, and
 // that it may be half of what it should be.
 //
-// The end of a
-// veth that was taken up first gets its carrier from the second, and drops what it is to send until the kernel's link
-// watch has seen that, which takes from microseconds to a second. Linux 6.8 and later catch up when they are asked
-// about the link, so that the first look is the only one.
+// The end of a veth that was taken up first gets its carrier from the second, and drops what it is to send until the kernel's
+// link watch has seen that, which takes from microseconds to a second. Linux 6.8 and later catch up when they are asked about
+// the link, so that the first look is the only one.
 func (w *Wirer) finishHost(ctx context.Context, e *Endpoint, index int) error {
 	var b rtnl.Batch
 	var what []string

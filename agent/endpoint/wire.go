@@ -78,7 +78,7 @@ func (w *Wirer) Wire(ctx context.Context, s Spec) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	defer ns.Close()
-	e := Endpoint{Spec: s, HostMAC: HostMAC(), ContainerMAC: ContainerMAC(s.Addrs[0])}
+	e := s.endpoint()
 	if err := w.wire(ctx, &e, ns); err != nil {
 		return Endpoint{}, fmt.Errorf("wire %s to %s in %s: %w", s.HostLink, s.ContainerLink, s.Netns, err)
 	}
@@ -159,8 +159,8 @@ func (w *Wirer) makeWay(e *Endpoint, inside *rtnl.Conn) error {
 	if err != nil {
 		return err
 	}
-	if old.group != Graveyard && old.alias != "" && old.alias != e.Alias {
-		return fmt.Errorf("%s: %w on the host and belongs to %q", e.HostLink, ErrLinkExists, old.alias)
+	if err := mayReplace(old, e); err != nil {
+		return err
 	}
 	in, err := getLink(inside, e.ContainerLink)
 	if err == nil && (in.index != old.peer || in.peer != old.index) {
@@ -173,20 +173,36 @@ func (w *Wirer) makeWay(e *Endpoint, inside *rtnl.Conn) error {
 	return w.remove(old.index)
 }
 
+// mayReplace refuses to take a host link that belongs to somebody for a leftover.
+func mayReplace(old link, e *Endpoint) error {
+	if old.group != Graveyard && old.alias != "" && old.alias != e.Alias {
+		return fmt.Errorf("%s: %w on the host and belongs to %q", e.HostLink, ErrLinkExists, old.alias)
+	}
+	return nil
+}
+
 // createPair makes both ends in one request, the container's end where it belongs, with its final name: moving a
 // device between namespaces would cost an RCU grace period of some 20 ms. Neither end can be up yet, a veth refuses
 // that without its peer. The host end is told nothing by name here: if the name is taken, it is somebody else's.
+// Without a namespace, both ends are in the host's, and the pair is one to be offered.
 func (w *Wirer) createPair(e *Endpoint, ns *os.File) (link, error) {
 	var b rtnl.Batch
 	b.Begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	b.Link(0, 0, 0)
 	pairEnd(&b, e.HostLink, e.HostMAC, e.MTU)
+	var flags uint32 // of the container's end
+	if ns == nil {
+		b.Uint32(unix.IFLA_GROUP, Offered)
+		flags = unix.IFF_NOARP
+	}
 	info := b.Nest(unix.IFLA_LINKINFO)
 	b.Bytes(unix.IFLA_INFO_KIND, []byte("veth"))
 	data := b.Nest(unix.IFLA_INFO_DATA)
-	peer := b.NestLink(vethInfoPeer, 0, 0)
+	peer := b.NestLink(vethInfoPeer, flags, flags)
 	pairEnd(&b, e.ContainerLink, e.ContainerMAC, e.MTU)
-	b.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+	if ns != nil {
+		b.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+	}
 	b.EndNest(peer)
 	b.EndNest(data)
 	b.EndNest(info)

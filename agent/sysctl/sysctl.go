@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -39,6 +40,33 @@ func CheckForwarding(ipv4, ipv6 bool) error {
 		}
 	}
 	return nil
+}
+
+// StrictReversePath names those of the links whose IPv4 packets the kernel drops if it would not answer by the same link. Where
+// two routers both lead to a host, the other one may well deliver.
+func StrictReversePath(links []string) []string {
+	all, _ := reversePath("all")
+	var problems []string
+	for _, link := range links {
+		// The kernel takes the larger number of the two, though 1 is strict and 2 loose.
+		const strict = 1
+		if own, ok := reversePath(link); ok && max(all, own) == strict {
+			problems = append(problems, fmt.Sprintf("net.ipv4.conf.%s.rp_filter is %d and that of all %d: packets that come by %s while the route back "+
+				"is by another router are dropped, set that of %s to 2", link, own, all, link, link))
+		}
+	}
+	return problems
+}
+
+// reversePath is a link's rp_filter. There is none of a link that has gone.
+func reversePath(link string) (n int, ok bool) {
+	// The link's name as a part of the path: it may have dots.
+	value, err := os.ReadFile(filepath.Join(root, "net/ipv4/conf", link, "rp_filter"))
+	if err != nil {
+		return 0, false
+	}
+	n, err = strconv.Atoi(string(bytes.TrimSpace(value)))
+	return n, err == nil
 }
 
 func wanted(ipv4, ipv6 bool) []string {

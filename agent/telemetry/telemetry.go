@@ -119,13 +119,15 @@ var (
 	sandboxesDesc   = desc("sandboxes", "Sandboxes by state.", "state")
 	acquiredDesc    = desc("sandbox_acquisitions_total", "Sandboxes that were asked for: ready ones (warm), made on the spot (cold), refused (error).", "result")
 	drainedDesc     = desc("drained", "1 while the host is drained, or on the way there or back.")
+	spoofedDesc     = desc("spoofed_packets_total", "Packets dropped because their source was not an address of the container that sent them.", "family")
+	closedDesc      = desc("closed_port_packets_total", "Packets of containers to ports of the agent, dropped.")
 	problemsDesc    = desc("problems", "Things that are wrong; the status command tells them.")
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{endpointsDesc, operationsDesc, reconcileDesc, leasedDesc, quarantinedDesc, freeDesc, peerUpDesc, peerPrefixDesc,
-		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, crashesDesc, announcingDesc, drainedDesc, problemsDesc,
+		peerUpdateDesc, refusedDesc, ownSpaceDesc, announcedDesc, routesDesc, speakerDesc, crashesDesc, announcingDesc, drainedDesc, spoofedDesc, closedDesc, problemsDesc,
 		sandboxesDesc, acquiredDesc} {
 		ch <- d
 	}
@@ -155,6 +157,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(drainedDesc, boolean(s.Drain.Stage != agent.Serving))
 	gauge(problemsDesc, float64(len(s.Problems)))
 	counter(crashesDesc, s.Speaker.Crashes)
+	counter(spoofedDesc, s.Dropped.SpoofedIPv4, "ipv4")
+	counter(spoofedDesc, s.Dropped.SpoofedIPv6, "ipv6")
+	counter(closedDesc, s.Dropped.Closed)
 	n := c.src.Counters()
 	counter(operationsDesc, n.Attached, "attach", "ok")
 	counter(operationsDesc, n.AttachFailed, "attach", "error")

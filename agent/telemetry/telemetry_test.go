@@ -19,6 +19,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -31,8 +32,8 @@ type source struct{ problems []string }
 
 func (s source) Status(context.Context) agent.Status {
 	return agent.Status{
-		Announcing: true,
-		Problems:   s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, RoutesRefused: 2, Speaker: bgp.Status{Connected: true, Crashes: 3},
+		Announcing: true, Dropped: firewall.Dropped{SpoofedIPv4: 11, SpoofedIPv6: 12, Closed: 13},
+		Problems: s.problems, Endpoints: 3, RoutesInstalled: 9, RoutesFailed: 1, RoutesRefused: 2, Speaker: bgp.Status{Connected: true, Crashes: 3},
 		Announced: []netip.Prefix{netip.MustParsePrefix("10.64.0.0/26")},
 		Peers: []bgp.PeerStatus{
 			{Address: netip.MustParseAddr("172.31.0.0"), ASN: 64513, State: bgp.StateEstablished, Received: bgp.MessageCount{Update: 7},
@@ -100,6 +101,9 @@ func TestMetrics(t *testing.T) {
 		`hostfabric_problems 0`,
 		`hostfabric_announcing 1`,
 		`hostfabric_drained 0`,
+		`hostfabric_spoofed_packets_total{family="ipv4"} 11`,
+		`hostfabric_spoofed_packets_total{family="ipv6"} 12`,
+		`hostfabric_closed_port_packets_total 13`,
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, body)

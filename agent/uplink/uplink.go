@@ -58,24 +58,37 @@ func linkTo(peer netip.Addr) (netlink.Link, error) {
 	return link, nil
 }
 
-// MTU is the smallest MTU among the links to the peers, in bytes; DefaultMTU where none is found.
-func MTU(peers []netip.Addr) int {
-	smallest := 0
-	for _, p := range peers {
-		if link, err := linkTo(p); err == nil && (smallest == 0 || link.Attrs().MTU < smallest) {
-			smallest = link.Attrs().MTU
-		}
-	}
-	if smallest == 0 {
-		return DefaultMTU
-	}
-	return smallest
+// Found are the links to the peers.
+type Found struct {
+	Names []string // sorted
+	MTU   int      // the smallest, in bytes; DefaultMTU where no link is found
 }
 
-// Watch follows MTU, so that an attach need not ask the kernel.
+// Find looks for the links to the peers.
+func Find(peers []netip.Addr) Found {
+	var f Found
+	for _, p := range peers {
+		link, err := linkTo(p)
+		if err != nil {
+			continue
+		}
+		f.Names = append(f.Names, link.Attrs().Name)
+		if f.MTU == 0 || link.Attrs().MTU < f.MTU {
+			f.MTU = link.Attrs().MTU
+		}
+	}
+	if f.MTU == 0 {
+		f.MTU = DefaultMTU
+	}
+	slices.Sort(f.Names)
+	f.Names = slices.Compact(f.Names)
+	return f
+}
+
+// Watch follows the links to the peers, so that an attach need not ask the kernel.
 type Watch struct {
 	peers atomic.Pointer[[]netip.Addr]
-	mtu   atomic.Int64
+	found atomic.Pointer[Found]
 }
 
 // watchInterval is how soon a changed uplink is noticed. It matters to endpoints that are attached later only.
@@ -91,11 +104,16 @@ func NewWatch(peers []netip.Addr) *Watch {
 // SetPeers goes on with the links to other peers.
 func (w *Watch) SetPeers(peers []netip.Addr) {
 	w.peers.Store(&peers)
-	w.mtu.Store(int64(MTU(peers)))
+	w.look()
 }
 
-// MTU is the value found last, in bytes.
-func (w *Watch) MTU() int { return int(w.mtu.Load()) }
+func (w *Watch) look() {
+	found := Find(*w.peers.Load())
+	w.found.Store(&found)
+}
+
+// Found is what was found last. Nobody changes it.
+func (w *Watch) Found() Found { return *w.found.Load() }
 
 // Run looks again from time to time until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
@@ -106,7 +124,7 @@ func (w *Watch) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			w.mtu.Store(int64(MTU(*w.peers.Load())))
+			w.look()
 		}
 	}
 }

@@ -3,6 +3,7 @@ package uplink_test
 import (
 	"errors"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/hostfabric/hostfabric/agent/uplink"
@@ -29,11 +30,17 @@ func TestUplinks(t *testing.T) {
 		if _, err := uplink.To(netip.MustParseAddr("192.0.2.1")); !errors.Is(err, uplink.ErrNotConnected) {
 			t.Errorf("To(192.0.2.1) = %v, want not connected", err)
 		}
-		if mtu := uplink.MTU(peers); mtu != 1600 {
-			t.Errorf("MTU = %d, want the smaller uplink's 1600", mtu)
+		watch := uplink.NewWatch(append(peers, netip.MustParseAddr("192.0.2.1")))
+		if got, want := watch.Found(), (uplink.Found{Names: []string{"tor1", "tor2"}, MTU: 1600}); !reflect.DeepEqual(got, want) {
+			t.Errorf("found %+v, want %+v: the smaller uplink's MTU", got, want)
 		}
-		if mtu := uplink.MTU(nil); mtu != uplink.DefaultMTU {
-			t.Errorf("MTU without peers = %d, want %d", mtu, uplink.DefaultMTU)
+		watch.SetPeers(peers[:1])
+		if got, want := watch.Found(), (uplink.Found{Names: []string{"tor1"}, MTU: 9000}); !reflect.DeepEqual(got, want) {
+			t.Errorf("found %+v, want %+v", got, want)
+		}
+		watch.SetPeers(nil)
+		if got := watch.Found(); len(got.Names) > 0 || got.MTU != uplink.DefaultMTU {
+			t.Errorf("without peers, found %+v, want nothing and MTU %d", got, uplink.DefaultMTU)
 		}
 		for _, tt := range []struct {
 			peers  []netip.Addr

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent/cni"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/docker"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/rpc"
 	"github.com/hostfabric/hostfabric/agent/telemetry"
@@ -83,6 +84,14 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})
+	if f.docker != nil {
+		front.Go(func() error {
+			return docker.Serve(ctx, f.docker, docker.Options{
+				Endpoints: r.agent, Driver: cfg.Docker.Driver(), Record: cfg.DockerNetworks(), API: cfg.Docker.API, Ready: r.agent.Restored(),
+				Look: cfg.IPAM.Reconcile, Log: log.With("room", "docker"),
+			})
+		})
+	}
 	if l := cfg.Metrics.Listen; !l.IsZero() {
 		front.Go(func() error { return telemetry.Run(ctx, l.Network, l.Address, r.metrics(), log) })
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
+	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/agent/notes"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
@@ -50,6 +51,7 @@ type rooms struct {
 	wirer   *endpoint.Wirer
 	uplinks *uplink.Watch
 	links   *uplink.Links
+	guard   *firewall.Firewall
 	over    *failover.Failover
 	bfd     *bfdFeed
 	routers *unnumbered.Watch
@@ -131,6 +133,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		return nil, err
 	}
 	r.uplinks = uplink.NewWatch(peerAddresses(cfg))
+	if r.guard, err = firewall.New(firewallPolicy(cfg), own, log.With("room", "firewall")); err != nil {
+		return nil, err
+	}
 	if r.descriptions, err = notes.Open[agent.Description](cfg.EndpointNotes(), log.With("room", "notes")); err != nil {
 		return nil, err
 	}
@@ -183,6 +188,7 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, external bool) error
 	g.Go(func() error { return r.feed.followUplinks(ctx) })
 	g.Go(func() error { return r.over.Run(ctx) })
 	g.Go(func() error { return r.links.Run(ctx) })
+	g.Go(func() error { return r.guard.Run(ctx) })
 	g.Go(func() error { return r.bfd.run(ctx, r.cfg, external, r.log) })
 	if external {
 		return nil
@@ -216,6 +222,9 @@ func (r *rooms) close() {
 	if r.links != nil {
 		errs = append(errs, r.links.Close())
 	}
+	if r.guard != nil {
+		errs = append(errs, r.guard.Close())
+	}
 	if r.wirer != nil {
 		errs = append(errs, r.wirer.Close())
 	}
@@ -246,6 +255,7 @@ func (r *rooms) metrics() metricSource { return metricSource{r.agent, r.sandboxe
 // fronts are the listeners of the front-ends.
 type fronts struct {
 	api, cni net.Listener
+	docker   net.Listener // nil unless it is enabled
 }
 
 func listenFronts(cfg *config.Config, log *slog.Logger) (_ *fronts, err error) {
@@ -261,12 +271,18 @@ func listenFronts(cfg *config.Config, log *slog.Logger) (_ *fronts, err error) {
 	if f.cni, err = listenUnix(cfg.CNISocket(), 0o600, -1); err != nil {
 		return nil, err
 	}
+	if !cfg.Docker.Enabled {
+		return f, nil
+	}
+	if f.docker, err = listenUnix(cfg.Docker.Socket, 0o600, -1); err != nil {
+		return nil, err
+	}
 	return f, nil
 }
 
 func (f *fronts) close() error {
 	var errs []error
-	for _, l := range []net.Listener{f.api, f.cni} {
+	for _, l := range []net.Listener{f.api, f.cni, f.docker} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}
@@ -334,6 +350,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 			return err
 		}
 	}
+	r.guard.SetBlocks(own)
 	return r.feed.setOwn(ctx, own)
 }
 
@@ -348,11 +365,11 @@ func (r *rooms) agentOptions() agent.Options {
 			if mtu := r.running.Load().MTU; mtu != 0 {
 				return mtu
 			}
-			return r.uplinks.MTU()
+			return r.uplinks.Found().MTU
 		},
 		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
-		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.routers.Problems,
+		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.linkProblems, Firewall: r.guard,
 	}
 }
 

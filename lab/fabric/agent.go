@@ -52,6 +52,10 @@ fabric:
 {{- if .Plan.Feed}}
   - "{{.Feed}}"
 {{- end}}
+{{- if .Plan.Docker}}
+ipam: {reconcile: 1s}
+docker: {enabled: true, socket: {{.Plan.DockerPlugin .Host.Name}}, api: "unix://{{.Plan.DockerAPI .Host.Name}}"}
+{{- end}}
 {{- if .Plan.BFD}}
 bfd: {enabled: true, interval: 100ms, multiplier: 3}
 {{- end}}
@@ -78,6 +82,14 @@ func (p Plan) AgentConfig(h Host) ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// DockerPlugin is the socket of a host's agent that a Docker daemon is to find at /run/docker/plugins.
+func (p Plan) DockerPlugin(host string) string {
+	return filepath.Join(p.NodeDir(host), "plugins", "hostfabric.sock")
+}
+
+// DockerAPI is the socket at which a host's agent expects Docker.
+func (p Plan) DockerAPI(host string) string { return filepath.Join(p.NodeDir(host), "docker.sock") }
 
 // agentName is the record and the log of an agent in its host's directory.
 const agentName = "agent"

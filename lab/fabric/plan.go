@@ -32,8 +32,9 @@ type Shape struct {
 	BFD        bool     // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
 	// BFDGraceful has ToRs of BIRD take a host that BFD says is dead for one that restarts.
 	BFDGraceful bool
-	Sandboxes   int // that every host keeps ready, beside its containers
-	Feed        int // prefixes that the spine announces beside the default route; up to 2^20
+	Sandboxes   int  // that every host keeps ready, beside its containers
+	Docker      bool // the hosts' agents serve a Docker daemon, which is not the fabric's to start: see Plan.DockerAPI
+	Feed        int  // prefixes that the spine announces beside the default route; up to 2^20
 
 	Pools     []string      // of the hosts' blocks beside the default one; with Static only
 	Reconcile time.Duration // between an agent's comparisons of its leases with its containers; default the agent's own
@@ -175,6 +176,9 @@ func (s Shape) validate() error {
 	}
 	if len(s.Pools) > 0 && s.Source != Static {
 		errs = append(errs, fmt.Errorf("pools %v: hosts have such by plan only, not with source %q", s.Pools, s.Source))
+	}
+	if s.Docker && s.ShrinkAfter != 0 {
+		errs = append(errs, errors.New("hosts with Docker keep the blocks that they have: leave ShrinkAfter out"))
 	}
 	if s.BlockIPv4 < 20 || s.BlockIPv4 > 30 { // what an agent takes
 		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /20 to /30", s.BlockIPv4))

@@ -32,15 +32,10 @@ func (n NS) Path() string { return filepath.Join(Dir, n.Name) }
 // Create makes a new namespace with its loopback up. A name already in use is an error.
 func Create(name string) (NS, error) {
 	n := NS{Name: name}
-	if err := os.MkdirAll(Dir, 0o755); err != nil {
+	if err := n.reserve(); err != nil {
 		return n, fmt.Errorf("create namespace %s: %w", name, err)
 	}
-	f, err := os.OpenFile(n.Path(), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
-	if err != nil {
-		return n, fmt.Errorf("create namespace %s: %w", name, err)
-	}
-	f.Close()
-	err = onThread(func() error {
+	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare network namespace: %w (root, or `unshare -Urnm`, is needed)", err)
 		}
@@ -53,6 +48,31 @@ func Create(name string) (NS, error) {
 		return n, errors.Join(fmt.Errorf("create namespace %s: %w", name, err), n.Delete())
 	}
 	return n, nil
+}
+
+// Attach gives the namespace of a process a name. Unlike `ip netns attach` it does not mount Dir on itself, which would hide the
+// namespaces that have been bound there from those who want to remove them.
+func Attach(name string, pid int) (NS, error) {
+	n := NS{Name: name}
+	if err := n.reserve(); err != nil {
+		return n, fmt.Errorf("attach namespace %s: %w", name, err)
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/net", pid), n.Path(), "none", unix.MS_BIND, ""); err != nil {
+		return n, errors.Join(fmt.Errorf("attach namespace %s to process %d: %w", name, pid, err), n.Delete())
+	}
+	return n, nil
+}
+
+// reserve makes the file that a namespace is bound to.
+func (n NS) reserve() error {
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(n.Path(), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Exists reports whether the name is taken.
