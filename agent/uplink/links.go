@@ -78,10 +78,7 @@ func (l *Links) SetPeers(peers []netip.Addr) {
 	l.mu.Lock()
 	l.peers = peers
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default: // it will look anyway
-	}
+	tell(l.wake)
 }
 
 // linkChange is what an event says of one link.
@@ -98,20 +95,20 @@ func (l *Links) Close() error {
 
 // Run tells of changes until ctx ends; links that are down at the start are told of too.
 func (l *Links) Run(ctx context.Context) error {
-	changes, again, failed := make(chan linkChange), make(chan struct{}, 1), make(chan error, 1)
+	changes, again, lost, failed := make(chan linkChange), make(chan struct{}, 1), make(chan struct{}, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	var reader sync.WaitGroup
-	reader.Go(func() { failed <- l.read(ctx, changes, again) })
+	reader.Go(func() { failed <- l.read(ctx, changes, again, lost) })
 	defer reader.Wait()
 	defer l.socket.Close()
 	defer cancel()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	for look := true; ; {
+	for look, anew := true, true; ; {
 		if look {
-			l.look()
+			l.look(anew)
 		}
-		look = true
+		look, anew = true, false
 		select {
 		case <-ctx.Done():
 			return nil
@@ -125,7 +122,10 @@ func (l *Links) Run(ctx context.Context) error {
 			look = l.concerns(c)
 		case <-again:
 		case <-l.wake:
+		case <-lost:
+			anew = true
 		case <-tick.C:
+			anew = true
 		}
 	}
 }
@@ -139,17 +139,18 @@ func (l *Links) concerns(c linkChange) bool {
 }
 
 // read passes on the changes of links, and asks for another look where addresses changed or events were lost.
-func (l *Links) read(ctx context.Context, changes chan<- linkChange, again chan<- struct{}) error {
+func (l *Links) read(ctx context.Context, changes chan<- linkChange, again, lost chan<- struct{}) error {
 	for {
 		messages, _, err := l.socket.Receive()
 		if ctx.Err() != nil {
 			return nil
 		}
-		lost := errors.Is(err, unix.ENOBUFS)
-		if err != nil && !lost {
+		if errors.Is(err, unix.ENOBUFS) {
+			tell(lost)
+		} else if err != nil {
 			return fmt.Errorf("read link events: %w", err)
 		}
-		look := lost
+		look := false
 		for _, m := range messages {
 			c, ok := parseLink(rtnl.Message{Type: m.Header.Type, Payload: m.Data})
 			if !ok {
@@ -163,11 +164,16 @@ func (l *Links) read(ctx context.Context, changes chan<- linkChange, again chan<
 			}
 		}
 		if look {
-			select {
-			case again <- struct{}{}:
-			default: // it will look anyway
-			}
+			tell(again)
 		}
+	}
+}
+
+// tell wakes who waits at a channel of size 1.
+func tell(who chan<- struct{}) {
+	select {
+	case who <- struct{}{}:
+	default: // it will look anyway
 	}
 }
 
@@ -190,8 +196,9 @@ func running(flags uint32) bool {
 	return flags&usable == usable
 }
 
-// look finds the links of the peers, and their state where no event told it.
-func (l *Links) look() {
+// look finds the links of the peers, and their state where no event told it, or of all anew. Of a link that events tell of, the
+// state now may be later than what is still to be read of it: it would be told twice over.
+func (l *Links) look(anew bool) {
 	l.mu.Lock()
 	peers := l.peers
 	l.mu.Unlock()
@@ -199,6 +206,9 @@ func (l *Links) look() {
 	err := rtnl.Within(int(l.home.Fd()), func() error {
 		l.find(peers)
 		for _, name := range l.links() {
+			if _, known := l.up[name]; known && !anew {
+				continue
+			}
 			link, err := netlink.LinkByName(name)
 			l.change(linkChange{name: name, up: err == nil && running(link.Attrs().RawFlags)})
 		}
