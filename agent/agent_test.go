@@ -454,6 +454,27 @@ func TestRemovedBlockKeepsItsContainers(t *testing.T) {
 	eventually(t, "the removed block is withdrawn after its last lease", announces("[10.64.0.128/26]"))
 }
 
+// TestUnfinishedLinkIsCollected has what a crash in the middle of wiring leaves: a lease, and a link that does not say whose it is.
+func TestUnfinishedLinkIsCollected(t *testing.T) {
+	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
+	first := newRig(t, file, wirer, "10.64.0.0/26")
+	half, whole := first.attach(t, "half"), first.attach(t, "whole")
+	first.stop()
+	wirer.strip(half.HostInterface)
+
+	second := newRig(t, file, wirer, "10.64.0.0/26")
+	eventually(t, "the lease of the unfinished one is freed", func() bool { return len(second.leases.Leases()) == 1 })
+	if _, held := second.leases.Lookup(ipam.Key(whole.Key)); !held || wirer.count() != 1 {
+		t.Errorf("the finished one: held %v, %d links", held, wirer.count())
+	}
+	wirer.strip(whole.HostInterface) // by hand, of a container that this run knows to live
+	looks := wirer.listed()
+	eventually(t, "there were more looks", func() bool { return wirer.listed() > looks+4 })
+	if _, held := second.leases.Lookup(ipam.Key(whole.Key)); !held {
+		t.Error("a living container was detached as its link no longer says whose it is")
+	}
+}
+
 func TestContainerWithoutALeaseIsLeftInPeace(t *testing.T) {
 	dir, wirer := t.TempDir(), &fakeWirer{}
 	first := newRig(t, filepath.Join(dir, "leases"), wirer, "10.64.0.0/30")

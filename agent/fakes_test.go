@@ -106,6 +106,15 @@ func (w *fakeWirer) Inspect(_ context.Context, s endpoint.Spec) (endpoint.Endpoi
 	return endpoint.Endpoint{Spec: l}, nil
 }
 
+// strip takes the alias off a link.
+func (w *fakeWirer) strip(hostLink string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.links[hostLink]
+	l.Alias = ""
+	w.links[hostLink] = l
+}
+
 func (w *fakeWirer) List(context.Context) ([]endpoint.Live, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

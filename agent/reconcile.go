@@ -38,16 +38,13 @@ func (a *Agent) reconcile(ctx context.Context) error {
 		return err
 	}
 	held := a.leasesByKey()
-	alive := make(map[string]bool, len(live))
-	for _, l := range live {
-		alive[l.HostLink] = true
-	}
+	finished := a.finished(live)
 	keys := make([]ipam.Key, 0, len(held))
 	for key := range held {
 		keys = append(keys, leaseKey(key))
 	}
 	wanted := func(k ipam.Key) bool {
-		return alive[endpoint.HostLink(k.ContainerID, k.Interface)] || a.awaited(Key(k))
+		return finished(Key(k)) || a.awaited(Key(k))
 	}
 	for _, key := range a.orphans.Look(keys, wanted) {
 		if err := a.freeOrphan(ctx, Key{ContainerID: key.ContainerID, Interface: key.Interface}); err != nil {
@@ -62,7 +59,23 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	return a.seeOthers(ctx, live, held)
 }
 
-// freeOrphan detaches a key whose link is gone. It looks once more under the key's lock: an attach that was under way
+// finished tells which keys have a link that an attach has finished. A link says whose it is when all else of it is done: one that
+// does not is what a crash left of an attach that nobody was told of, unless it is on record in this run.
+func (a *Agent) finished(live []endpoint.Live) func(Key) bool {
+	links := make(map[string]bool, len(live)) // with an alias or without
+	for _, l := range live {
+		links[l.HostLink] = l.Alias != ""
+	}
+	return func(key Key) bool {
+		named, there := links[endpoint.HostLink(key.ContainerID, key.Interface)]
+		if there && !named {
+			_, there = a.Endpoint(key)
+		}
+		return there
+	}
+}
+
+// freeOrphan detaches a key whose link is gone, or was never finished. It looks once more under the key's lock: an attach that was under way
 // at the last look may have wired the container since.
 func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
 	unlock, err := a.keys.Lock(ctx, key)
@@ -78,8 +91,8 @@ func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
 		a.log.Info("freed an address that was reserved and never attached", "reservation", key.ContainerID)
 		return nil
 	}
-	live, err := a.alive(ctx, endpoint.HostLink(key.ContainerID, key.Interface))
-	if live || err != nil {
+	live, err := a.wirer.List(ctx)
+	if err != nil || a.finished(live)(key) {
 		return err
 	}
 	found, err := a.detach(ctx, key)
