@@ -54,7 +54,9 @@ func (w *Wirer) offer(e *Endpoint) (err error) {
 	}
 	e.MTU = pair.mtu
 	if err = w.setupHost(e, pair.index); err == nil {
-		err = w.addNeighbours(e, pair.index)
+		var b rtnl.Batch // there is no carrier to wait for yet
+		what := claimHost(&b, e, pair.index)
+		err = failures(w.host.Do(&b, nil), what)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("host end: %w", err), w.remove(pair.index))
@@ -76,15 +78,4 @@ func (w *Wirer) makeWayOnHost(e *Endpoint) error {
 	}
 	w.log.Info("removing a leftover host link", "link", e.HostLink, "alias", old.alias)
 	return w.remove(old.index)
-}
-
-// addNeighbours tells the host end where the container's addresses are. There is no carrier to wait for yet.
-func (w *Wirer) addNeighbours(e *Endpoint, index int) error {
-	var b rtnl.Batch
-	var what []string
-	for _, a := range e.Addrs {
-		neighbour(&b, index, a, e.ContainerMAC)
-		what = append(what, fmt.Sprintf("add neighbour %v", a))
-	}
-	return failures(w.host.Do(&b, nil), what)
 }

@@ -47,18 +47,12 @@ func (w *Wirer) setupHost(e *Endpoint, index int) error {
 	return failures(w.host.Do(&b, nil), append(what, "set up"))
 }
 
-// finishHost tells the host end where the container's addresses are, gives it its alias, and waits until it carries packets. The
-// alias comes last of all that is written: whoever finds a link without one after a crash knows that nobody was told of it, and
-// that it may be half of what it should be.
-//
-// The end of a veth that was taken up first gets its carrier from the second, and drops what it is to send until the kernel's
-// link watch has seen that, which takes from microseconds to a second. Linux 6.8 and later catch up when they are asked about
-// the link, so that the first look is the only one.
-func (w *Wirer) finishHost(ctx context.Context, e *Endpoint, index int) error {
-	var b rtnl.Batch
-	var what []string
+// claimHost appends what tells the host end where the container's addresses are, and whose it is. The alias comes last of all that is
+// written: whoever finds a link without one after a crash knows that nobody was told of it, and that it may be half of what
+// it should be.
+func claimHost(b *rtnl.Batch, e *Endpoint, index int) (what []string) {
 	for _, a := range e.Addrs {
-		neighbour(&b, index, a, e.ContainerMAC)
+		neighbour(b, index, a, e.ContainerMAC)
 		what = append(what, fmt.Sprintf("add neighbour %v", a))
 	}
 	if e.Alias != "" {
@@ -67,6 +61,16 @@ func (w *Wirer) finishHost(ctx context.Context, e *Endpoint, index int) error {
 		b.String(unix.IFLA_IFALIAS, e.Alias)
 		what = append(what, "set alias")
 	}
+	return what
+}
+
+// finishHost claims the host end, and waits until it carries packets. The end of a veth that was taken up first gets its
+// carrier from the second, and drops what it is to send until the kernel's link watch has seen that, which takes from
+// microseconds to a second. Linux 6.8 and later catch up when they are asked about the link, so that the first look is
+// the only one.
+func (w *Wirer) finishHost(ctx context.Context, e *Endpoint, index int) error {
+	var b rtnl.Batch
+	what := claimHost(&b, e, index)
 	requestLink(&b, e.HostLink)
 	what = append(what, "read link")
 	var l link
