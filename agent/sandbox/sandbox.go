@@ -93,7 +93,6 @@ type Sandbox struct {
 // Counters tell how a pool has served.
 type Counters struct {
 	Warm, Cold, Failed uint64 // acquired from what was ready, made on the spot, or not at all
-	Released           uint64
 }
 
 // Status is a pool as it is.
@@ -104,12 +103,6 @@ type Status struct {
 	Err error // why the last attempt to make one ahead of time failed; nil if it did not
 }
 
-// What Acquire and Release fail with besides the agent's errors.
-var (
-	ErrInvalid = agent.ErrInvalid
-	ErrStorage = agent.ErrStorage
-)
-
 // Pool is safe for concurrent use.
 type Pool struct {
 	endpoints  Endpoints
@@ -118,7 +111,7 @@ type Pool struct {
 	log        *slog.Logger
 	recheck    time.Duration
 
-	users    keylock.Locks[string] // by holder, and by ID
+	users    keylock.Locks[string] // by holder
 	restored chan struct{}         // closed when those of an earlier run are known
 	kick     chan struct{}         // size 1: look whether more are wanted
 
@@ -205,7 +198,7 @@ func (p *Pool) Acquire(ctx context.Context, holder string, d agent.Description) 
 	if err := p.holds.Put(s.ID, Hold{holder, s.Since}); err != nil {
 		p.count(func(c *Counters) { c.Failed++ })
 		// What was written of the hold is not known: it is nobody's, and used up.
-		return Sandbox{}, errors.Join(fmt.Errorf("acquire for %s: %w: %w", holder, ErrStorage, err), p.discard(ctx, s))
+		return Sandbox{}, errors.Join(fmt.Errorf("acquire for %s: %w: %w", holder, agent.ErrStorage, err), p.discard(ctx, s))
 	}
 	p.mu.Lock()
 	p.acquired[holder] = s
@@ -215,7 +208,11 @@ func (p *Pool) Acquire(ctx context.Context, holder string, d agent.Description) 
 		p.counters.Cold++
 	}
 	p.mu.Unlock()
-	return p.describe(ctx, s, d)
+	described, err := p.describe(ctx, s, d)
+	if err != nil { // the caller was told of nothing and may not come again
+		return Sandbox{}, errors.Join(fmt.Errorf("acquire for %s: %w", holder, err), p.bury(ctx, s))
+	}
+	return described, nil
 }
 
 // describe sets what is said of a sandbox, if anything is.
@@ -274,7 +271,7 @@ func (p *Pool) bury(ctx context.Context, s Sandbox) error {
 // reports false if there is none: releasing again is success.
 func (p *Pool) Release(ctx context.Context, holder, id string) (found bool, err error) {
 	if (holder == "") == (id == "") {
-		return false, fmt.Errorf("%w: name a sandbox by its holder or by its ID, and not by both", ErrInvalid)
+		return false, fmt.Errorf("%w: name a sandbox by its holder or by its ID, and not by both", agent.ErrInvalid)
 	}
 	if err := p.awaitRestored(ctx); err != nil {
 		return false, err
@@ -301,7 +298,6 @@ func (p *Pool) Release(ctx context.Context, holder, id string) (found bool, err 
 	if err := p.bury(ctx, s); err != nil {
 		return true, fmt.Errorf("release of %s: %w", holder, err)
 	}
-	p.count(func(c *Counters) { c.Released++ })
 	return true, nil
 }
 

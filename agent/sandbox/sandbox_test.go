@@ -32,6 +32,7 @@ type host struct {
 	attachErr  error
 	holdErr    error
 	detachErr  error
+	noteErr    error
 	given      byte   // last octet
 	others     uint64 // attaches beside sandboxes
 	slow       time.Duration
@@ -103,6 +104,9 @@ func (h endpoints) Describe(_ context.Context, k agent.Key, d agent.Description)
 	ep, ok := h.endpoints[k]
 	if !ok {
 		return agent.ErrNotFound
+	}
+	if h.noteErr != nil {
+		return h.noteErr
 	}
 	ep.Description = d
 	h.endpoints[k] = ep
@@ -425,10 +429,14 @@ func TestFailures(t *testing.T) {
 		}
 
 		h.set(func() { h.holdErr = errors.New("disk full") })
-		if _, err := p.Acquire(t.Context(), "job", agent.Description{}); !errors.Is(err, ErrStorage) {
+		if _, err := p.Acquire(t.Context(), "job", agent.Description{}); !errors.Is(err, agent.ErrStorage) {
 			t.Errorf("acquire with a full disk: %v", err)
 		}
-		h.set(func() { h.holdErr = nil; h.notReady = agent.ErrDraining })
+		h.set(func() { h.holdErr = nil; h.noteErr = errors.New("disk full") })
+		if _, err := p.Acquire(t.Context(), "job", agent.Description{Name: "web"}); err == nil || p.Status().Acquired != 0 {
+			t.Errorf("acquire whose name cannot be kept: %v, %+v", err, p.Status())
+		}
+		h.set(func() { h.noteErr = nil; h.notReady = agent.ErrDraining })
 		if _, err := p.Acquire(t.Context(), "job", agent.Description{}); !errors.Is(err, agent.ErrDraining) {
 			t.Errorf("acquire on a drained host: %v", err)
 		}
