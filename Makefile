@@ -23,7 +23,7 @@ PATIENT := /lab/(binaries|containerlab|e2e|etcd|fabric|netns|storm|tor|workload)
 # there are processors, the longest one first. The other labs run one after another, and after the rest: they measure losses on
 # a machine that should have nothing else to do.
 test: deps lint build
-	CGO_ENABLED=1 go test -race -count=1 -p 4 -parallel 8 -timeout 15m ./bgp $$(go list ./... | grep -v '/bgp$$' | grep -vE '/lab/') $$(go list ./lab/... | grep -E '$(PATIENT)')
+	CGO_ENABLED=1 go test -race -count=1 -p 3 -parallel 8 -timeout 15m ./bgp $$(go list ./... | grep -v '/bgp$$' | grep -vE '/lab/') $$(go list ./lab/... | grep -E '$(PATIENT)')
 	CGO_ENABLED=1 go test -race -count=1 -timeout 15m -p 1 $$(go list ./lab/... | grep -vE '$(PATIENT)')
 
 deps:

@@ -24,6 +24,13 @@ func TestCNIChainPortmap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.eventually("the uplink's carrier and addresses are there, which the kernel may put off for a moment", func() error {
+		v4, v6 := output(t, h.ns, "ip", "route", "show", "dev", "uplink"), output(t, h.ns, "ip", "-6", "route", "show", "table", "local", "dev", "uplink")
+		if strings.Contains(v4, "linkdown") || !strings.Contains(v6, "local 2001:db8:: ") {
+			return fmt.Errorf("routes %q, %q", v4, v6)
+		}
+		return nil
+	})
 	box := nstest.New(t, "box")
 	n := h.newNetwork("1.0.0", h.plugin(nil), map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}})
 	const published = `{"portMappings": [{"hostPort": 18080, "containerPort": 80, "protocol": "tcp"}]}`
