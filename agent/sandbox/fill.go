@@ -59,8 +59,9 @@ func (p *Pool) Run(ctx context.Context) error {
 
 // restore sorts out what an earlier run left: what is held stays its holder's, what is as it should be is ready, and all else goes.
 func (p *Pool) restore(ctx context.Context) error {
-	holds := p.holds.All()
-	live := make(map[string]bool)
+	holds, live := p.holds.All(), make(map[string]bool)
+	var ready []Sandbox
+	acquired := make(map[string]Sandbox)
 	for _, ep := range p.endpoints.Endpoints() {
 		id := ep.ContainerID
 		if !isSandbox(ep) {
@@ -69,28 +70,29 @@ func (p *Pool) restore(ctx context.Context) error {
 		live[id] = true
 		ep.Netns = p.namespaces.Path(id)
 		s := Sandbox{ID: id, State: Ready, Since: time.Now(), Endpoint: ep}
-		h, held := holds[id]
-		if held {
-			s.State, s.Holder, s.Since = Acquired, h.Holder, h.Since
-			p.acquired[h.Holder] = s
-		}
 		checked, err := p.endpoints.Check(ctx, agent.CheckRequest{Key: ep.Key, Netns: ep.Netns})
-		switch {
-		case err == nil && held:
+		if err == nil {
 			s.Endpoint = checked
-			p.acquired[h.Holder] = s
-		case err == nil:
-			s.Endpoint = checked // by other settings, it goes at the first look
-			p.ready = append(p.ready, s)
+		}
+		h, held := holds[id]
+		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !held:
+		case held: // and stays so, whatever its holder has made of it
+			s.State, s.Holder, s.Since = Acquired, h.Holder, h.Since
+			acquired[h.Holder] = s
+		case err == nil:
+			ready = append(ready, s) // one that was made by other settings goes at the first look
+		default:
 			p.log.Warn("a sandbox of an earlier run is not as it was left and is removed", "sandbox", id, "err", err)
 			if err := p.discard(ctx, s); err != nil {
 				return err
 			}
 		}
 	}
+	p.mu.Lock()
+	p.ready, p.acquired = ready, acquired
+	p.mu.Unlock()
 	for id := range holds {
 		if !live[id] {
 			if err := p.holds.Delete(id); err != nil {
@@ -124,7 +126,7 @@ func (p *Pool) tend(ctx context.Context) time.Duration {
 		began := time.Now()
 		s, err := p.make(ctx)
 		p.mu.Lock()
-		if first := p.fillErr == nil && err != nil; first && ctx.Err() == nil {
+		if err != nil && p.fillErr == nil && ctx.Err() == nil {
 			p.log.Warn("no sandbox can be made ahead of time, will be retried", "err", err)
 		}
 		p.fillErr = err
@@ -136,12 +138,11 @@ func (p *Pool) tend(ctx context.Context) time.Duration {
 		if err != nil {
 			return retry
 		}
-		var share time.Duration = quietShare
-		if now := p.attaches(); now > seen+1 {
-			share, seen = busyShare, now
-		} else {
-			seen = now
+		share, now := quietShare, p.attaches()
+		if now > seen+1 {
+			share = busyShare
 		}
+		seen = now
 		// Unless somebody may be waiting for one.
 		if spare && !rest(ctx, share*time.Since(began)) {
 			return 0
@@ -153,8 +154,8 @@ func (p *Pool) tend(ctx context.Context) time.Duration {
 // How long making a sandbox is followed by a rest, in multiples of how long it took. Attaches go through the same locks of the
 // kernel's: while there are any, nine tenths of the time are theirs.
 const (
-	quietShare = 1
-	busyShare  = 9
+	quietShare time.Duration = 1
+	busyShare  time.Duration = 9
 )
 
 // attaches counts those of everybody, ours with them.
@@ -210,8 +211,9 @@ func (p *Pool) weed(ctx context.Context) {
 	for _, s := range p.List() {
 		if s.State == Acquired {
 			if !p.attached(s) {
-				_, err := p.Release(ctx, s.Holder, "")
-				p.log.Info("an acquired sandbox was gone and is released", "sandbox", s.ID, "holder", s.Holder, "err", err)
+				if found, err := p.release(ctx, s.Holder, s.ID); found {
+					p.log.Info("an acquired sandbox was gone and is released", "sandbox", s.ID, "holder", s.Holder, "err", err)
+				}
 			}
 			continue
 		}

@@ -286,6 +286,11 @@ func (p *Pool) Release(ctx context.Context, holder, id string) (found bool, err 
 		}
 		holder = s.Holder
 	}
+	return p.release(ctx, holder, id)
+}
+
+// release takes the holder's sandbox away, with an ID only if it is still that one.
+func (p *Pool) release(ctx context.Context, holder, id string) (found bool, err error) {
 	unlock, err := p.users.Lock(ctx, holder)
 	if err != nil {
 		return false, fmt.Errorf("release of %s: waiting for another request: %w", holder, err)

@@ -488,6 +488,62 @@ func TestBadRequests(t *testing.T) {
 	})
 }
 
+// TestListWhileRestoring has somebody list, and scrape, while an agent that was just started sorts out what it finds.
+func TestListWhileRestoring(t *testing.T) {
+	h := newHost()
+	for i := range 100 {
+		id := fmt.Sprintf("sandbox-%016x", i)
+		h.namespaces[id] = true
+		h.endpoints[key(id)] = agent.Endpoint{Key: key(id), Owner: agent.OwnerSandbox}
+		if i%2 == 0 {
+			h.holds[id] = Hold{Holder: fmt.Sprint("job", i)}
+		}
+	}
+	p := New(Options{Settings: Settings{Low: 50, High: 50}, Log: slog.New(slog.DiscardHandler)}, endpoints{h}, namespaces{h}, holds{h})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	all.Go(func() {
+		for done := false; !done; {
+			select {
+			case <-p.restored:
+				done = true
+			default:
+				p.List()
+				p.Status()
+			}
+		}
+	})
+	<-p.restored
+	if got := p.Status(); got.Ready != 50 || got.Acquired != 50 {
+		t.Errorf("restored %+v", got)
+	}
+	cancel()
+	all.Wait()
+}
+
+// TestOldSandboxIsReleasedAlone: by the time that one is found to be gone, its holder may have another.
+func TestOldSandboxIsReleasedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		p, stop := h.run(t, Settings{})
+		defer stop()
+		old := acquire(t, p, "job")
+		h.set(func() { delete(h.endpoints, old.Endpoint.Key) })
+		now := acquire(t, p, "job")
+		if found, err := p.release(t.Context(), "job", old.ID); found || err != nil {
+			t.Errorf("release of the old one: %v, %v", found, err)
+		}
+		if again := acquire(t, p, "job"); again.ID != now.ID {
+			t.Errorf("the holder has %s, had %s", again.ID, now.ID)
+		}
+	})
+}
+
 func TestManyAtOnceGetEachTheirOwn(t *testing.T) {
 	h := newHost()
 	p := New(Options{Settings: Settings{Low: 5, High: 10}, Log: slog.New(slog.DiscardHandler)}, endpoints{h}, namespaces{h}, holds{h})
