@@ -16,6 +16,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/ipam"
+	"github.com/hostfabric/hostfabric/ipam/static"
 )
 
 // A lease that was written before a crash, and whose address was never looked at, is taken unseen by the runtime's next try.
@@ -35,17 +36,25 @@ func TestHeldLeaseIsNotLookedAt(t *testing.T) {
 
 // TestForeignRouteToTheWholeBlock: one look is enough to know that no address of it can be given.
 func TestForeignRouteToTheWholeBlock(t *testing.T) {
-	r := simpleRig(t, "fd00:64::/64")
-	r.wirer.mu.Lock()
-	r.wirer.suddenly = []endpoint.Use{{Prefix: netip.MustParsePrefix("fd00:64::/64"), By: "route to fd00:64::/64 by docker0"}}
-	r.wirer.mu.Unlock()
-	if _, err := r.Attach(t.Context(), request("web")); !errors.Is(err, agent.ErrExhausted) {
+	file, wirer := filepath.Join(t.TempDir(), "leases"), &fakeWirer{}
+	leases, err := ipam.Open(file, ipam.Options{Quarantine: quarantine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leases.Close()
+	a := agentOn(t, leases, file, wirer, static.New([]ipam.Block{{Prefix: netip.MustParsePrefix("fd00:64::/64")}}))
+	// A reconciliation under way, which saw nothing, would have the addresses given again.
+	eventually(t, "the first reconciliation is over, and the next far off", func() bool { return a.Counters().Reconcile > 0 })
+	wirer.mu.Lock()
+	wirer.suddenly = []endpoint.Use{{Prefix: netip.MustParsePrefix("fd00:64::/64"), By: "route to fd00:64::/64 by docker0"}}
+	wirer.mu.Unlock()
+	if _, err := a.Attach(t.Context(), request("web")); !errors.Is(err, agent.ErrExhausted) {
 		t.Errorf("Attach = %v, want %v", err, agent.ErrExhausted)
 	}
-	r.wirer.mu.Lock()
-	defer r.wirer.mu.Unlock()
-	if r.wirer.asked != 1 {
-		t.Errorf("%d addresses were tried", r.wirer.asked)
+	wirer.mu.Lock()
+	defer wirer.mu.Unlock()
+	if wirer.asked != 1 {
+		t.Errorf("%d addresses were tried", wirer.asked)
 	}
 }
 
