@@ -18,6 +18,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -68,6 +69,25 @@ type Firewall interface {
 	Dropped() (firewall.Dropped, error)
 }
 
+// Names publishes the names of endpoints; dns.Zone is the real one. It is told under the lock of the endpoint's key, and has done it when it
+// returns: a name answers before the attach that brought it has returned, and no more before its detach has.
+type Names interface {
+	Publish(ep Endpoint) // in place of what was published under its key
+	Retract(key Key)
+}
+
+// Ledger keeps events; history.Ledger is the real one. It never makes the caller wait.
+type Ledger interface{ Record(e history.Event) }
+
+type (
+	noNames  struct{}
+	noLedger struct{}
+)
+
+func (noNames) Publish(Endpoint)      {}
+func (noNames) Retract(Key)           {}
+func (noLedger) Record(history.Event) {}
+
 // Options is what the agent needs to know of its host.
 type Options struct {
 	Host     string
@@ -85,6 +105,8 @@ type Options struct {
 	Registry  ipam.Registry // of all hosts' claims; nil where blocks are not claimed
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
+	Names     Names         // nil: endpoints have no names in DNS
+	Ledger    Ledger        // nil: what happens is forgotten
 	// ReservationGrace is for how long a reservation that nobody takes up stays; 0 takes 2 min.
 	ReservationGrace time.Duration
 	Log              *slog.Logger
@@ -146,6 +168,12 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 	}
 	if opts.Notes == nil {
 		opts.Notes = noNotes{}
+	}
+	if opts.Names == nil {
+		opts.Names = noNames{}
+	}
+	if opts.Ledger == nil {
+		opts.Ledger = noLedger{}
 	}
 	keeper.Hold(opts.Drain.Stage == Drained)
 	return &Agent{
@@ -221,16 +249,20 @@ func (a *Agent) Endpoint(key Key) (Endpoint, bool) {
 	return ep, ok
 }
 
+// record has an endpoint on record, and under its names. Its key's lock is held, or nothing is served yet.
 func (a *Agent) record(ep Endpoint) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.endpoints[ep.Key] = ep
+	a.mu.Unlock()
+	a.opts.Names.Publish(ep)
 }
 
+// forget takes back what record did. Its key's lock is held.
 func (a *Agent) forget(key Key) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	delete(a.endpoints, key)
+	a.mu.Unlock()
+	a.opts.Names.Retract(key)
 }
 
 // Lookup returns an attachment as it is on record; the kernel is not asked.

@@ -36,6 +36,7 @@ type rig struct {
 	table      *fakeTable
 	speaker    *fakeSpeaker
 	firewall   *fakeFirewall
+	names      *fakeNames
 	forwarding func(error)  // sets what the agent finds when it looks at the kernel's forwarding
 	settle     atomic.Int64 // for how long ToRs are given time, in ns
 	links      []string     // what is wrong with the links to peers, for a look from the test's goroutine
@@ -61,7 +62,7 @@ func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, 
 	}
 	var mu sync.Mutex
 	var off error
-	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}, firewall: &fakeFirewall{}}
+	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}, firewall: &fakeFirewall{}, names: &fakeNames{}}
 	drainFile := filepath.Join(filepath.Dir(file), "drain.json")
 	drained, err := agent.LoadDrain(drainFile)
 	if err != nil {
@@ -84,7 +85,7 @@ func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, 
 	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, ReservationGrace: 2 * time.Second, Notes: notes, Log: log,
 		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
 		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain,
-		Links: func() []string { return r.links }, Firewall: r.firewall},
+		Links: func() []string { return r.links }, Firewall: r.firewall, Names: r.names},
 		leases, keeper, wirer, r.table, r.speaker)
 
 	ctx, cancel := context.WithCancel(t.Context())

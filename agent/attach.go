@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -167,8 +166,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 
 	ep := fromWired(req.Key, req.Owner, wired)
 	if !req.undescribed() {
-		ep.Description = req.Description
-		ep.Labels = maps.Clone(ep.Labels)
+		ep.Description = req.Description.clone()
 		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
 			return Endpoint{}, fmt.Errorf("attach %s: %w: %w", req.Key, ErrStorage, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -13,8 +14,9 @@ import (
 
 // Description is what a caller says of an endpoint. It is kept as long as the endpoint is, and changes nothing in the kernel.
 type Description struct {
-	Name   string            `json:"name,omitempty"` // one or more DNS labels; empty: none
-	Labels map[string]string `json:"labels,omitempty"`
+	Name    string            `json:"name,omitempty"`    // one or more DNS labels; empty: none
+	Aliases []string          `json:"aliases,omitempty"` // other names, as Name is
+	Labels  map[string]string `json:"labels,omitempty"`
 }
 
 // Notes keeps descriptions for the next run of the agent, by host link; notes.Store is the real one.
@@ -35,6 +37,7 @@ func (noNotes) All() map[string]Description   { return nil }
 // them or somewhat longer.
 const (
 	maxName       = 128
+	maxAliases    = 32
 	maxLabels     = 64
 	maxLabelKey   = 317
 	maxLabelValue = 1024
@@ -48,14 +51,13 @@ var nameLabel = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_
 func (d Description) Validate() error {
 	var errs []error
 	if d.Name != "" {
-		ok := len(d.Name) <= maxName
-		for label := range strings.SplitSeq(d.Name, ".") {
-			ok = ok && nameLabel.MatchString(label)
-		}
-		if !ok {
-			errs = append(errs, fmt.Errorf("%w: name %.64q: want DNS labels of 1 to 63 of a-z A-Z 0-9 _ - joined by dots, at most %d bytes",
-				ErrInvalid, d.Name, maxName))
-		}
+		errs = append(errs, validName("name", d.Name))
+	}
+	if len(d.Aliases) > maxAliases {
+		return fmt.Errorf("%w: %d aliases: want at most %d", ErrInvalid, len(d.Aliases), maxAliases)
+	}
+	for _, alias := range d.Aliases {
+		errs = append(errs, validName("alias", alias))
 	}
 	if len(d.Labels) > maxLabels {
 		return errors.Join(append(errs, fmt.Errorf("%w: %d labels: want at most %d", ErrInvalid, len(d.Labels), maxLabels))...)
@@ -76,11 +78,30 @@ func (d Description) Validate() error {
 	return errors.Join(errs...)
 }
 
+func validName(what, name string) error {
+	ok := len(name) <= maxName
+	for label := range strings.SplitSeq(name, ".") {
+		ok = ok && nameLabel.MatchString(label)
+	}
+	if ok {
+		return nil
+	}
+	return fmt.Errorf("%w: %s %.64q: want DNS labels of 1 to 63 of a-z A-Z 0-9 _ - joined by dots, at most %d bytes", ErrInvalid, what, name, maxName)
+}
+
+// clone keeps what is put on record apart from what its giver still has.
+func (d Description) clone() Description {
+	d.Aliases, d.Labels = slices.Clone(d.Aliases), maps.Clone(d.Labels)
+	return d
+}
+
 func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-func (d Description) undescribed() bool { return d.Name == "" && len(d.Labels) == 0 }
+func (d Description) undescribed() bool {
+	return d.Name == "" && len(d.Aliases) == 0 && len(d.Labels) == 0
+}
 
 // Describe sets what is said of an endpoint in place of what was said before.
 func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
@@ -104,7 +125,7 @@ func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
 
 // describe is Describe for who holds the key's lock.
 func (a *Agent) describe(ep Endpoint, d Description) error {
-	d.Labels = maps.Clone(d.Labels)
+	d = d.clone()
 	var err error
 	if d.undescribed() {
 		err = a.opts.Notes.Delete(ep.HostInterface)

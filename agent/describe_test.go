@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 	"github.com/hostfabric/hostfabric/ipam"
 )
 
-var shop = agent.Description{Name: "web-1", Labels: map[string]string{"app": "shop", "io.example/tier": "front end"}}
+var shop = agent.Description{Name: "web-1", Aliases: []string{"web", "www.shop"}, Labels: map[string]string{"app": "shop", "io.example/tier": "front end"}}
 
 func (r *rig) described(t *testing.T, id string) agent.Description {
 	t.Helper()
@@ -101,6 +102,9 @@ func TestBadDescriptionChangesNothing(t *testing.T) {
 		"name with a long label":   {Name: strings.Repeat("x", 64)},
 		"name of 129 bytes":        {Name: strings.Repeat("x.", 64) + "x"},
 		"name that starts badly":   {Name: "-a"},
+		"alias with a space":       {Name: "a", Aliases: []string{"b", "c d"}},
+		"empty alias":              {Aliases: []string{""}},
+		"33 aliases":               {Aliases: slices.Repeat([]string{"a"}, 33)},
 		"key with =":               {Labels: map[string]string{"a=b": "c"}},
 		"empty key":                {Labels: map[string]string{"": "c"}},
 		"value with a line":        {Labels: map[string]string{"a": "b\nc"}},

@@ -316,7 +316,6 @@ func (t *fakeTable) prefixes(owner routes.Owner) []string {
 	return out
 }
 
-// fakeSpeaker remembers what it was told to announce.
 // fakeFirewall is well unless it is spoilt.
 type fakeFirewall struct{ err atomic.Pointer[error] }
 
@@ -331,6 +330,22 @@ func (f *fakeFirewall) Err() error {
 
 func (f *fakeFirewall) Dropped() (firewall.Dropped, error) {
 	return firewall.Dropped{SpoofedIPv4: 4, SpoofedIPv6: 6, Closed: 1}, nil
+}
+
+// fakeNames has what is published, as "NAME ADDRESSES" by key.
+type fakeNames struct{ published sync.Map }
+
+func (n *fakeNames) Publish(ep agent.Endpoint) {
+	n.published.Store(ep.Key, fmt.Sprint(ep.Name, ep.Addresses))
+}
+func (n *fakeNames) Retract(key agent.Key) { n.published.Delete(key) }
+
+func (n *fakeNames) of(key agent.Key) string {
+	text, ok := n.published.Load(key)
+	if !ok {
+		return "nothing"
+	}
+	return text.(string)
 }
 
 // fakeSpeaker remembers what it was told to announce.

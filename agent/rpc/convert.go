@@ -22,7 +22,7 @@ func endpoint(ep agent.Endpoint) *apiv1.Endpoint {
 	return &apiv1.Endpoint{
 		ContainerId: ep.ContainerID, Interface: ep.Interface, Netns: ep.Netns, HostInterface: ep.HostInterface,
 		Mac: ep.MAC, HostMac: ep.HostMAC, Addresses: texts(ep.Addresses), Gateways: texts(ep.Gateways), Mtu: uint32(ep.MTU),
-		Name: ep.Name, Labels: ep.Labels, Owner: ep.Owner,
+		Name: ep.Name, Aliases: ep.Aliases, Labels: ep.Labels, Owner: ep.Owner,
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // AcquireSandbox implements hostfabric.v1.
 func (s *Server) AcquireSandbox(ctx context.Context, r *apiv1.AcquireSandboxRequest) (*apiv1.AcquireSandboxResponse, error) {
-	got, err := s.sandboxes.Acquire(ctx, r.GetHolder(), agent.Description{Name: r.GetName(), Labels: r.GetLabels()})
+	got, err := s.sandboxes.Acquire(ctx, r.GetHolder(), agent.Description{Name: r.GetName(), Aliases: r.GetAliases(), Labels: r.GetLabels()})
 	if err != nil {
 		return nil, rpcError(err)
 	}

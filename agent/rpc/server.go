@@ -63,7 +63,7 @@ func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.Att
 	ep, err := s.agent.Attach(ctx, agent.AttachRequest{
 		Key: agent.Key{ContainerID: r.GetContainerId(), Interface: r.GetInterface()}, Owner: agent.OwnerAPI,
 		Netns: r.GetNetns(), Pool: r.GetPool(), Addresses: addrs, MTU: int(r.GetMtu()),
-		Family: ipam.Family(r.GetFamily()), Description: agent.Description{Name: r.GetName(), Labels: r.GetLabels()},
+		Family: ipam.Family(r.GetFamily()), Description: agent.Description{Name: r.GetName(), Aliases: r.GetAliases(), Labels: r.GetLabels()},
 	})
 	if err != nil {
 		return nil, rpcError(err)

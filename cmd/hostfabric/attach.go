@@ -31,14 +31,15 @@ func newAttachCommand() *cobra.Command {
 	cmd.Flags().StringVar(&req.Pool, "pool", "", "pool to take the addresses from; empty: the default pool, or that of --address")
 	cmd.Flags().StringVar(&req.Family, "family", "", "ipv4 or ipv6: only an address of this family; empty: of all that the pool has")
 	complete(cmd, "family", "ipv4", "ipv6")
-	addDescriptionFlags(cmd, &req.Name, &req.Labels)
+	addDescriptionFlags(cmd, &req.Name, &req.Aliases, &req.Labels)
 	cmd.Flags().Uint32Var(&req.Mtu, "mtu", 0, "bytes; 0 takes the uplink's")
 	return cmd
 }
 
 // addDescriptionFlags adds what can be said of an endpoint.
-func addDescriptionFlags(cmd *cobra.Command, name *string, labels *map[string]string) {
+func addDescriptionFlags(cmd *cobra.Command, name *string, aliases *[]string, labels *map[string]string) {
 	cmd.Flags().StringVar(name, "name", "", "name of the endpoint, as in DNS")
+	cmd.Flags().StringSliceVar(aliases, "alias", nil, "another name of the endpoint, as often as wanted")
 	cmd.Flags().StringToStringVar(labels, "label", nil, "KEY=VALUE, as often as wanted")
 }
 

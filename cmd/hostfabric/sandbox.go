@@ -56,7 +56,7 @@ func newSandboxAcquireCommand() *cobra.Command {
 	}
 	o.AddFlags(cmd)
 	cmd.Flags().BoolVar(&pathOnly, "path", false, "print only the path of the namespace")
-	addDescriptionFlags(cmd, &req.Name, &req.Labels)
+	addDescriptionFlags(cmd, &req.Name, &req.Aliases, &req.Labels)
 	return cmd
 }
 

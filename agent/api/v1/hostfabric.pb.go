@@ -40,6 +40,7 @@ type Endpoint struct {
 	Name          string                 `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Owner         string                 `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"` // the front-end it came by: api, sandbox, cni/NETWORK, docker/NETWORK
+	Aliases       []string               `protobuf:"bytes,13,rep,name=aliases,proto3" json:"aliases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +159,13 @@ func (x *Endpoint) GetOwner() string {
 	return ""
 }
 
+func (x *Endpoint) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
 type AttachRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -168,7 +176,8 @@ type AttachRequest struct {
 	Pool          string                 `protobuf:"bytes,6,opt,name=pool,proto3" json:"pool,omitempty"`           // to take the addresses from; empty: the default pool, or that of the addresses
 	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`           // DNS labels; empty: none
 	Labels        map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Family        string                 `protobuf:"bytes,9,opt,name=family,proto3" json:"family,omitempty"` // ipv4 or ipv6: only addresses of this one; empty: all that the pool has
+	Family        string                 `protobuf:"bytes,9,opt,name=family,proto3" json:"family,omitempty"`    // ipv4 or ipv6: only addresses of this one; empty: all that the pool has
+	Aliases       []string               `protobuf:"bytes,10,rep,name=aliases,proto3" json:"aliases,omitempty"` // other names, as name is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +273,13 @@ func (x *AttachRequest) GetFamily() string {
 		return x.Family
 	}
 	return ""
+}
+
+func (x *AttachRequest) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
 }
 
 type AttachResponse struct {
@@ -812,6 +828,7 @@ type AcquireSandboxRequest struct {
 	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"` // who asks, such as a container's ID; the verb is idempotent by it
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // of the endpoint, see AttachRequest
 	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Aliases       []string               `protobuf:"bytes,4,rep,name=aliases,proto3" json:"aliases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,6 +880,13 @@ func (x *AcquireSandboxRequest) GetName() string {
 func (x *AcquireSandboxRequest) GetLabels() map[string]string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *AcquireSandboxRequest) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
 	}
 	return nil
 }
@@ -4044,7 +4068,7 @@ var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\n" +
-	"\x1dagent/api/v1/hostfabric.proto\x12\rhostfabric.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n" +
+	"\x1dagent/api/v1/hostfabric.proto\x12\rhostfabric.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x03\n" +
 	"\bEndpoint\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
@@ -4058,10 +4082,11 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x04name\x18\n" +
 	" \x01(\tR\x04name\x12;\n" +
 	"\x06labels\x18\v \x03(\v2#.hostfabric.v1.Endpoint.LabelsEntryR\x06labels\x12\x14\n" +
-	"\x05owner\x18\f \x01(\tR\x05owner\x1a9\n" +
+	"\x05owner\x18\f \x01(\tR\x05owner\x12\x18\n" +
+	"\aaliases\x18\r \x03(\tR\aaliases\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\x02\n" +
 	"\rAttachRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
@@ -4071,7 +4096,9 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x04pool\x18\x06 \x01(\tR\x04pool\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x12@\n" +
 	"\x06labels\x18\b \x03(\v2(.hostfabric.v1.AttachRequest.LabelsEntryR\x06labels\x12\x16\n" +
-	"\x06family\x18\t \x01(\tR\x06family\x1a9\n" +
+	"\x06family\x18\t \x01(\tR\x06family\x12\x18\n" +
+	"\aaliases\x18\n" +
+	" \x03(\tR\aaliases\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
@@ -4107,11 +4134,12 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
 	"\x15ListEndpointsResponse\x125\n" +
-	"\tendpoints\x18\x01 \x03(\v2\x17.hostfabric.v1.EndpointR\tendpoints\"\xc8\x01\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x17.hostfabric.v1.EndpointR\tendpoints\"\xe2\x01\n" +
 	"\x15AcquireSandboxRequest\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12H\n" +
-	"\x06labels\x18\x03 \x03(\v20.hostfabric.v1.AcquireSandboxRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v20.hostfabric.v1.AcquireSandboxRequest.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aaliases\x18\x04 \x03(\tR\aaliases\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
