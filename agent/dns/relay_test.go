@@ -1,7 +1,9 @@
 package dns
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,10 +57,8 @@ func newOther(t *testing.T, port uint16, at string) *Server {
 func (s *Server) await(t testing.TB) {
 	t.Helper()
 	nstest.Eventually(t, 5*time.Second, func() error {
-		for _, at := range s.place.Load().wanted(s.opts.Port) {
-			if !s.Serves(at) {
-				return &hostError{server: at}
-			}
+		if got, want := s.Status().Listeners, s.place.Load().wanted(s.opts.Port); !slices.Equal(got, want) {
+			return fmt.Errorf("serves %v, want %v", got, want)
 		}
 		return nil
 	})
