@@ -89,6 +89,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		RunDir:          "/run/hostfabric",
 		API:             API{Group: "hostfabric"},
 		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
+		History:         History{Enabled: true, MaxSize: 1 << 30, MaxAge: 720 * time.Hour, Flush: 100 * time.Millisecond, Sync: 5 * time.Second},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -161,6 +162,7 @@ state_dir: /srv/hf/
 run_dir: /run/hf
 api: {group: wheel}
 docker: {enabled: true, socket: /run/d/fabric.sock, api: off}
+history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
 metrics: {listen: ":9179"}
 log: {level: debug, format: json}
 `)
@@ -217,6 +219,7 @@ log: {level: debug, format: json}
 		RunDir:    "/run/hf",
 		API:       API{Group: "wheel"},
 		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
+		History:   History{Dir: "/srv/ledger", MaxSize: 512 << 20, MaxAge: 24 * time.Hour, Flush: time.Second},
 		Metrics:   Metrics{Listener{"tcp", ":9179"}},
 		Log:       Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
