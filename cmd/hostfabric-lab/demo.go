@@ -18,7 +18,8 @@ func newDemoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Build a fabric, show that it works, remove it",
 		Long: `Build a fabric, attach containers, and report: what the ToRs' tables hold, whether every container reaches every
-other host's containers, what attaching and detaching costs the fabric in BGP UPDATEs, and what is lost when one ToR
+other host's containers, whether a container's name answers in another rack for just as long as it lives, and who it was
+afterwards, what attaching and detaching costs the fabric in BGP UPDATEs, and what is lost when one ToR
 of each rack is killed. Exits non-zero if any of these is not as it should be.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -54,7 +54,7 @@ func Run(ctx context.Context, opts Options) (_ *Report, err error) {
 		return nil, err
 	}
 	d.report.UpSeconds = time.Since(began).Seconds()
-	for _, step := range []func(context.Context) error{d.attach, d.tables, d.ping, d.cycle, d.failover} {
+	for _, step := range []func(context.Context) error{d.attach, d.tables, d.ping, d.live, d.cycle, d.failover} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}

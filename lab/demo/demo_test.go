@@ -86,13 +86,25 @@ func TestDemoDualStack(t *testing.T) {
 
 // TestReportJudges proves that a demo can fail.
 func TestReportJudges(t *testing.T) {
-	good := demo.Report{Hosts: 4, Containers: 80, TorPrefixes: 4, TorKernelPrefixes: 4, PingsSent: 100, FailoverSent: 1000, FailoverMS: 40}
+	good := demo.Report{Hosts: 4, Containers: 80, TorPrefixes: 4, TorKernelPrefixes: 4, PingsSent: 100, FailoverSent: 1000, FailoverMS: 40,
+		Life: &demo.Life{Address: "10.64.0.7", Alive: "NOERROR 10.64.0.7", Afterward: "NXDOMAIN", Container: "web1", Ledger: "web1"}}
+	life := func(spoil func(*demo.Life)) func(*demo.Report) {
+		return func(r *demo.Report) {
+			l := *r.Life
+			spoil(&l)
+			r.Life = &l
+		}
+	}
 	for name, spoil := range map[string]func(*demo.Report){
 		"":                          func(*demo.Report) {},
 		"prefixes in the container": func(r *demo.Report) { r.TorPrefixes = 80 },
 		"kernel holds":              func(r *demo.Report) { r.TorKernelPrefixes = 3 },
 		"pings were lost":           func(r *demo.Report) { r.PingsLost = 1 },
 		"no container pinged":       func(r *demo.Report) { r.PingsSent = 0 },
+		"no container's name":       func(r *demo.Report) { r.Life = nil },
+		"right after its attach":    life(func(l *demo.Life) { l.Alive = "NXDOMAIN" }),
+		"right after its detach":    life(func(l *demo.Life) { l.Afterward = "NOERROR 10.64.0.7" }),
+		"for who had 10.64.0.7":     life(func(l *demo.Life) { l.Ledger = "" }),
 		"BGP UPDATEs reached":       func(r *demo.Report) { r.Updates = 1 },
 		"traffic was silent":        func(r *demo.Report) { r.FailoverMS = 3000 },
 		"no traffic crossed":        func(r *demo.Report) { r.FailoverSent = 0 },
@@ -116,7 +128,7 @@ func TestReportJSON(t *testing.T) {
 	if err := json.Unmarshal(out, &fields); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"containers", "tor_prefixes", "per_container_prefixes", "pings_sent", "pings_lost", "cycles",
+	for _, name := range []string{"containers", "tor_prefixes", "per_container_prefixes", "pings_sent", "pings_lost", "life", "cycles",
 		"bgp_updates_during_cycles", "failover_packets_lost", "failover_ms", "ok"} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("the JSON report has no %q", name)

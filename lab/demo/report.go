@@ -26,6 +26,8 @@ type Report struct {
 	PingMedian  float64 `json:"ping_median_ms"`
 	PingSeconds float64 `json:"ping_seconds"`
 
+	Life *Life `json:"life"` // nil: there was no container to ask from
+
 	Cycles       int     `json:"cycles"`
 	CycleSeconds float64 `json:"cycle_seconds"`
 	Updates      uint64  `json:"bgp_updates_during_cycles"` // received by all ToRs together
@@ -66,6 +68,11 @@ func (r *Report) Judge() {
 	fail(r.TorKernelPrefixes != r.Hosts, "a ToR's kernel holds %d prefixes in the container space, expected one a host: %d", r.TorKernelPrefixes, r.Hosts)
 	fail(r.PingsSent == 0 && r.Hosts > 1, "no container pinged another host's")
 	fail(r.PingsLost > 0, "%d of %d pings were lost", r.PingsLost, r.PingsSent)
+	fail(r.Life == nil && r.Containers > 0, "no container's name was asked for")
+	if r.Life != nil {
+		wrong := r.Life.wrong()
+		fail(wrong != "", "%s", wrong)
+	}
 	fail(r.Updates > 0, "%d BGP UPDATEs reached the ToRs during %d attach/detach cycles", r.Updates, r.Cycles)
 	fail(r.FailoverSent == 0 && r.Hosts > 1, "no traffic crossed the fabric while a ToR of each rack was killed")
 	bound := float64(failoverBound.Milliseconds())
@@ -95,6 +102,13 @@ func (r *Report) Print(w io.Writer) {
 	line("pings sent", "%d", r.PingsSent)
 	line("pings lost", "%d", r.PingsLost)
 	line("round trip, median", "%.2f ms", r.PingMedian)
+
+	if l := r.Life; l != nil {
+		title("A container that lives for a moment: its name, and who it was")
+		line("asked from "+l.AskedFrom+", while it lives", "%s: %s in %.2f ms", l.Name, l.Alive, l.AskMS)
+		line("right after its detach", "%s", l.Afterward)
+		line("hostfabric history "+l.Address+" --at THEN", "%s", l.Ledger)
+	}
 
 	title("Containers coming and going")
 	line("attach/detach cycles", "%d in %.1f s", r.Cycles, r.CycleSeconds)

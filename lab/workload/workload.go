@@ -154,6 +154,22 @@ const workersPerHost = 8
 // the form that removing the lab finds.
 const scratchNumber = 90001
 
+// Scratch makes the namespace of one more container on a host, which nothing attaches. Who asks for it deletes it.
+func (w *Hosts) Scratch(name string) (fabric.Container, error) {
+	for _, h := range w.hosts {
+		if h.Name == name {
+			return h.scratch(workersPerHost)
+		}
+	}
+	return fabric.Container{}, fmt.Errorf("no host %q in this lab", name)
+}
+
+func (h host) scratch(i int) (fabric.Container, error) {
+	name := fmt.Sprintf("%s-c%d", h.Name, scratchNumber+i)
+	ns, err := netns.Create(h.shape.Name + "-" + name)
+	return fabric.Container{Name: name, NS: ns}, err
+}
+
 // Cycle attaches and detaches n times, spread over all hosts, and leaves nothing attached.
 func (w *Hosts) Cycle(ctx context.Context, n int, progress func(done, total int)) error {
 	done := counter(n, progress)
@@ -161,9 +177,8 @@ func (w *Hosts) Cycle(ctx context.Context, n int, progress func(done, total int)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, h := range w.hosts {
 		for i := range workersPerHost {
-			name := fmt.Sprintf("%s-c%d", h.Name, scratchNumber+i)
 			g.Go(func() error {
-				return h.cycle(ctx, name, func() (int, bool) {
+				return h.cycle(ctx, i, func() (int, bool) {
 					k := next.Add(1)
 					return int(k), k <= int64(n)
 				}, done)
@@ -173,24 +188,24 @@ func (w *Hosts) Cycle(ctx context.Context, n int, progress func(done, total int)
 	return g.Wait()
 }
 
-func (h host) cycle(ctx context.Context, name string, next func() (int, bool), done func()) error {
-	ns, err := netns.Create(h.shape.Name + "-" + name)
+func (h host) cycle(ctx context.Context, worker int, next func() (int, bool), done func()) error {
+	scratch, err := h.scratch(worker)
 	if err != nil {
 		return err
 	}
 	for {
 		k, more := next()
 		if !more {
-			return ns.Delete()
+			return scratch.NS.Delete()
 		}
 		// A new container each time, as in life: the key and so the host's link never repeat.
-		c := fabric.Container{Name: fmt.Sprintf("%s-%d", name, k), NS: ns}
+		c := fabric.Container{Name: fmt.Sprintf("%s-%d", scratch.Name, k), NS: scratch.NS}
 		if _, err := h.attach(ctx, c); err != nil {
-			return errors.Join(err, ns.Delete())
+			return errors.Join(err, c.NS.Delete())
 		}
 		_, err := h.client.Detach(ctx, &apiv1.DetachRequest{ContainerId: c.Name, Interface: containerInterface})
 		if err != nil {
-			return errors.Join(fmt.Errorf("detach %s on %s: %w", c.Name, h.Name, err), ns.Delete())
+			return errors.Join(fmt.Errorf("detach %s on %s: %w", c.Name, h.Name, err), c.NS.Delete())
 		}
 		done()
 	}
