@@ -117,6 +117,7 @@ var fields = []field[draft]{
 	{"dns.timeout", "2s", put(func(d *draft) *time.Duration { return &d.DNS.Timeout }, parseDuration(100*time.Millisecond, 30*time.Second))},
 	{"dns.cache", "10000", put(func(d *draft) *int { return &d.DNS.Cache }, parseInt(0, 1_000_000))},
 	{"dns.rate", "1000", put(func(d *draft) *int { return &d.DNS.Rate }, parseInt(0, 1_000_000))},
+	{"dns.community", "4200000176", put(func(d *draft) *uint32 { return &d.DNS.Community }, parseASN)},
 	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
 	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
@@ -170,6 +171,7 @@ var root = func() *shape {
 	top.keys["masquerade"].keys["except"] = &shape{each: word}
 	top.keys["dns"].keys["upstreams"] = &shape{each: word}
 	top.keys["dns"].keys["listen"] = &shape{each: word}
+	top.keys["dns"].keys["hosts"] = &shape{each: dnsHostShape()}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}
