@@ -90,6 +90,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		API:             API{Group: "hostfabric"},
 		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
 		DNS:             DNS{Enabled: true, Zone: "fabric.internal", Forward: true, Timeout: 2 * time.Second, Cache: 10000, Rate: 1000, Community: 4200000176},
+		History:         History{Enabled: true, MaxSize: 1 << 30, MaxAge: 720 * time.Hour, Flush: 100 * time.Millisecond, Sync: 5 * time.Second},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -173,6 +174,7 @@ dns:
   rate: 50
   community: 65010
   hosts: [{name: r1h2, addresses: [10.64.0.64], blocks: [10.64.0.64/26]}]
+history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
 metrics: {listen: ":9179"}
 log: {level: debug, format: json}
 `)
@@ -235,6 +237,7 @@ log: {level: debug, format: json}
 			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")},
 			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 		},
+		History: History{Dir: "/srv/ledger", MaxSize: 512 << 20, MaxAge: 24 * time.Hour, Flush: time.Second},
 		Metrics: Metrics{Listener{"tcp", ":9179"}},
 		Log:     Log{Level: slog.LevelDebug, Format: LogJSON},
 	}

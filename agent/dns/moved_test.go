@@ -22,7 +22,7 @@ func (d *moving) Host(string) ([]netip.Addr, error) {
 // TestRelayFollows: a host that moves to another address while it is asked is found there.
 func TestRelayFollows(t *testing.T) {
 	port := freePort(t)
-	other := newOther(t, port, "127.0.0.2")
+	other := newOther(t, port, "127.0.0.2", nil)
 	other.opts.Names.Publish(endpoint("db", "10.64.4.7", "db"))
 	s := newServer(t, func(o *Options) {
 		o.Directory, o.Port = &moving{servers: [][]netip.Addr{addrs("127.0.0.9"), addrs("127.0.0.2")}}, port

@@ -164,6 +164,9 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
 	listHosts(r.hosts, cfg)
 	r.tellHosts()
+	if r.kept != nil {
+		r.kept.SetLimits(ledgerLimits(cfg))
+	}
 	// Blocks first: a peer that comes with them is to hear of all at once.
 	return errors.Join(
 		r.blocks.Reconfigure(ctx, blockSettings(cfg)),
