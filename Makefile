@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege storm docker-storm
+.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege storm names docker-storm
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -17,7 +17,7 @@ demo: build
 	$(BIN)/hostfabric-lab demo $(DEMO_FLAGS)
 
 # Labs that measure no losses.
-PATIENT := /lab/(binaries|containerlab|e2e|etcd|fabric|netns|storm|tor|workload)(/|$$)
+PATIENT := /lab/(binaries|containerlab|e2e|etcd|fabric|names|netns|resolve|storm|tor|workload)(/|$$)
 
 # The race detector needs cgo. The tests of a package wait for timers of protocols more than they compute: more at a time than
 # there are processors, the longest one first. The other labs run one after another, and after the rest: they measure losses on
@@ -43,6 +43,10 @@ siege:
 # Containers that come and go from all sides for a minute, while the agent is killed every second or two.
 storm:
 	go test -count=1 -v -timeout 10m -run 'TestStorm' ./lab/storm -storm.for $(or $(FOR),1m)
+
+# Short-lived containers whose names are asked for on another host right after they have come and gone, many of them.
+names:
+	go test -count=1 -v -timeout 30m -run 'TestShortLives' ./lab/names -names.lives $(or $(LIVES),10000)
 
 # Containers of a real Docker come and go while agents and dockerds are killed.
 docker-storm:

@@ -12,6 +12,8 @@ import (
 // Learner turns what the fabric announces into desired routes of the host.
 type Learner struct {
 	Table RouteTable
+	// Marked is told too, with what the routes are marked with; nil: nobody is.
+	Marked func(upserts []bgp.LearnedRoute, withdrawn []netip.Prefix)
 
 	mu     sync.Mutex // guards what follows, and keeps learning and a change of it apart
 	metric uint32
@@ -71,6 +73,9 @@ func (l *Learner) Events() bgp.Events {
 				rs[i] = l.route(u)
 			}
 			l.Table.Update(routes.Fabric, rs, withdrawn)
+			if l.Marked != nil {
+				l.Marked(upserts, withdrawn)
+			}
 		},
 		Synced: func() { l.Table.Synced(routes.Fabric) },
 	}

@@ -97,7 +97,7 @@ func (c conn) received(ctx context.Context, cfg *Config, prefix netip.Prefix) ([
 		return nil, err
 	}
 	var out []ReceivedRoute
-	view := newView(slog.New(slog.DiscardHandler))
+	view := newView(slog.New(slog.DiscardHandler), 0)
 	if cfg != nil {
 		view.configure(*cfg)
 	}
@@ -107,7 +107,7 @@ func (c conn) received(ctx context.Context, cfg *Config, prefix netip.Prefix) ([
 			if !ok {
 				return
 			}
-			hop, problem := view.hop(pfx, legOf(p))
+			hop, problem := view.hop(pfx, legOf(p, 0))
 			r := ReceivedRoute{Prefix: pfx, Peer: a, NextHop: hop, Refusal: problem}
 			if !accepted[key{pfx, a.WithZone("")}] {
 				r.Refusal = cfg.refusal(pfx)

@@ -16,7 +16,7 @@ import (
 func TestNextHopsOffTheLink(t *testing.T) {
 	ip, pfx := netip.MustParseAddr, netip.MustParsePrefix
 	var log bytes.Buffer
-	v := newView(slog.New(slog.NewTextHandler(&log, nil)))
+	v := newView(slog.New(slog.NewTextHandler(&log, nil)), 0)
 	c := Config{Peers: []Peer{
 		{Address: ip("10.0.1.1"), Subnets: []netip.Prefix{pfx("10.0.1.5/28"), pfx("2001:db8:1::5/64")}},
 		{Address: ip("10.0.2.1")},
@@ -41,7 +41,7 @@ func TestNextHopsOffTheLink(t *testing.T) {
 		{"2001:db8:f::/48", "fe80::a", "fe80::a", ""},
 		{"2001:db8:f::/48", "fe80::b", "fe80::a", "a link-local next hop that is no peer's address"},
 	} {
-		_, problem := v.hop(pfx(tc.prefix), legOf(learned(tc.prefix, tc.hop, tc.from)))
+		_, problem := v.hop(pfx(tc.prefix), legOf(learned(tc.prefix, tc.hop, tc.from), 0))
 		if problem != tc.problem {
 			t.Errorf("%s via %s from %s: %q, want %q", tc.prefix, tc.hop, tc.from, problem, tc.problem)
 		}
@@ -50,7 +50,7 @@ func TestNextHopsOffTheLink(t *testing.T) {
 
 // What is told of does not grow with what a peer announces, and is over when the peer withdraws it.
 func TestUnusableNextHopsAreSampled(t *testing.T) {
-	v := newView(slog.New(slog.DiscardHandler))
+	v := newView(slog.New(slog.DiscardHandler), 0)
 	peer := netip.MustParseAddr("10.0.1.1")
 	v.configure(Config{Peers: []Peer{{Address: peer, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/31")}}}})
 	var paths []*api.Path

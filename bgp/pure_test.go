@@ -34,7 +34,7 @@ func told(v *view) string {
 }
 
 func TestView(t *testing.T) {
-	v := newView(slog.New(slog.DiscardHandler))
+	v := newView(slog.New(slog.DiscardHandler), 0)
 	v.configure(Config{Multipath: 2, Peers: []Peer{
 		{Address: netip.MustParseAddr("fe80::a%eth0")},
 		{Address: netip.MustParseAddr("fe80::b%eth0")}, {Address: netip.MustParseAddr("fe80::b%eth1")},
@@ -263,7 +263,7 @@ func TestDownHeader(t *testing.T) {
 // What the policy let in counts as accepted, be it usable or not; a router whose routes have no usable next hop is named once.
 func TestTallies(t *testing.T) {
 	var log bytes.Buffer
-	v := newView(slog.New(slog.NewTextHandler(&log, nil)))
+	v := newView(slog.New(slog.NewTextHandler(&log, nil)), 0)
 	v.configure(Config{Peers: []Peer{{Address: netip.MustParseAddr("fe80::a%eth0")}, {Address: netip.MustParseAddr("10.0.0.1")}}})
 	gone := learned("2001:db8::/64", "::", "fe80::a")
 	gone.IsWithdraw = true

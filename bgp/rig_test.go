@@ -58,6 +58,9 @@ func runSpeaker(socket string) {
 
 var eventually = nstest.Eventually
 
+// markAdmin is the administrator of the large communities that nodes tell of what they learn.
+const markAdmin = 4200000176
+
 // process is a speaker process in a namespace.
 type process struct {
 	cmd  *exec.Cmd
@@ -109,6 +112,7 @@ func (p *process) signal(sig syscall.Signal) {
 type fabric struct {
 	mu     sync.Mutex
 	routes map[netip.Prefix][]netip.Addr
+	marks  map[netip.Prefix][]bgp.LargeCommunity
 	synced int
 	gone   []netip.Prefix // every withdrawal
 	calls  int            // of Routes
@@ -123,7 +127,7 @@ func (f *fabric) events() bgp.Events {
 			defer f.mu.Unlock()
 			f.calls++
 			for _, r := range up {
-				f.routes[r.Prefix] = r.NextHops
+				f.routes[r.Prefix], f.marks[r.Prefix] = r.NextHops, r.Marks
 			}
 			for _, p := range down {
 				delete(f.routes, p)
@@ -217,10 +221,10 @@ func newNode(t testing.TB, ns netns.NS, name string, inspect ...string) *node {
 // connect starts a client, as a new agent would; stop ends it.
 func (n *node) connect(t testing.TB) {
 	t.Helper()
-	n.fabric = &fabric{routes: map[netip.Prefix][]netip.Addr{}}
+	n.fabric = &fabric{routes: map[netip.Prefix][]netip.Addr{}, marks: map[netip.Prefix][]bgp.LargeCommunity{}}
 	n.Speaker = bgp.New(bgp.Options{
 		Socket: n.socket, Log: n.testLog(t, filepath.Base(filepath.Dir(n.socket))), Events: n.fabric.events(),
-		WarmRestart: func() bool { return n.warm }, BlameFile: n.blame,
+		WarmRestart: func() bool { return n.warm }, BlameFile: n.blame, Marks: markAdmin,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -30,6 +30,8 @@ type Options struct {
 	// BlameFile keeps which peers' messages crashed the speaker, so that one held down stays so over a restart of the
 	// agent. "": it is forgotten then.
 	BlameFile string
+	// Marks is the administrator (RFC 8092) of the large communities that the consumer is told of learned routes; 0: of none.
+	Marks uint32
 	// InitialDeadline bounds the wait for the peers' End-of-RIB before stale routes are withdrawn; 0: 10 s.
 	InitialDeadline time.Duration
 }
@@ -84,7 +86,7 @@ func New(opts Options) *Speaker {
 		opts.InitialDeadline = DefaultInitialDeadline
 	}
 	s := &Speaker{
-		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log), guard: newGuard(), refusals: newRefusals(), up: map[netip.Addr]bool{},
+		opts: opts, log: opts.Log, wake: make(chan struct{}, 1), view: newView(opts.Log, opts.Marks), guard: newGuard(), refusals: newRefusals(), up: map[netip.Addr]bool{},
 		status: Status{Since: time.Now(), Err: ErrDisconnected},
 	}
 	s.loadBlame()

@@ -187,11 +187,13 @@ type LargeCommunity struct{ Global, Local1, Local2 uint32 }
 type LearnedRoute struct {
 	Prefix   netip.Prefix
 	NextHops []netip.Addr // link-local ones carry the interface as zone; shared between routes, not to be modified
+	// Marks are the large communities of Options.Marks that any of the legs carries, sorted; not to be modified.
+	Marks []LargeCommunity
 }
 
 // Events are the consumer's callbacks, called one at a time from Run; nil ones are skipped. They must return soon.
 type Events struct {
-	// Routes delivers changes: each upsert replaces the prefix's legs.
+	// Routes delivers changes: each upsert replaces what is known of the prefix.
 	Routes func(upserts []LearnedRoute, withdrawn []netip.Prefix)
 	// Synced comes once after each (re)connection to a speaker: the routes delivered are complete, stale ones withdrawn.
 	Synced func()

@@ -23,6 +23,7 @@ type view struct {
 	elsewhere map[netip.Prefix][]leg
 	current   map[netip.Prefix][]netip.Addr // next hops in sorted order, at least one
 	delivered map[netip.Prefix][]netip.Addr
+	marks     marks
 	dirty     map[netip.Prefix]struct{}
 	hops      []netip.Addr // of the prefix taken last
 	synced    bool
@@ -31,11 +32,12 @@ type view struct {
 	warned    map[netip.Addr]bool // peers whose routes without a usable next hop were logged
 }
 
-func newView(log *slog.Logger) *view {
+// newView returns an empty view. Of large communities it keeps those of one administrator; 0: of none.
+func newView(log *slog.Logger, admin uint32) *view {
 	return &view{
 		log: log, legs: DefaultMultipath, zones: map[netip.Addr]string{}, current: map[netip.Prefix][]netip.Addr{},
 		delivered: map[netip.Prefix][]netip.Addr{}, dirty: map[netip.Prefix]struct{}{}, elsewhere: map[netip.Prefix][]leg{},
-		tallies: newTallies(), warned: map[netip.Addr]bool{},
+		marks: newMarks(admin), tallies: newTallies(), warned: map[netip.Addr]bool{},
 	}
 }
 
@@ -70,6 +72,7 @@ func (v *view) configure(c Config) {
 // restart begins the account of a new connection.
 func (v *view) restart() {
 	clear(v.current)
+	clear(v.marks.current)
 	clear(v.dirty)
 	clear(v.warned)
 	clear(v.elsewhere)
@@ -84,7 +87,7 @@ func (v *view) apply(paths []*api.Path) {
 		if pfx, ok := prefixOf(paths[0]); ok { // nearly all events of a fabric with one way to each prefix
 			var legs []leg
 			if !paths[0].GetIsWithdraw() {
-				legs = []leg{legOf(paths[0])}
+				legs = []leg{legOf(paths[0], v.marks.admin)}
 			}
 			now := v.look(pfx, legs)
 			v.tallies.setOne(pfx, now)
@@ -100,7 +103,7 @@ func (v *view) apply(paths []*api.Path) {
 		}
 		now := legs[pfx]
 		if !p.GetIsWithdraw() {
-			now = append(now, legOf(p))
+			now = append(now, legOf(p, v.marks.admin))
 		}
 		legs[pfx] = now
 	}
@@ -147,18 +150,22 @@ func (v *view) take(pfx netip.Prefix, now found) {
 	} else {
 		v.current[pfx] = hops
 	}
+	v.marks.take(pfx, now.marks)
 	v.dirty[pfx] = struct{}{}
 }
 
 // leg is a path of an event, as far as it matters here: the zero one is the speaker's own.
-type leg struct{ from, hop netip.Addr }
+type leg struct {
+	from, hop netip.Addr
+	marks     []LargeCommunity
+}
 
-func legOf(p *api.Path) leg {
+func legOf(p *api.Path, admin uint32) leg {
 	if isLocal(p) {
 		return leg{}
 	}
 	from, _ := netip.ParseAddr(p.GetNeighborIp()) // it parses, or the path were local
-	l := leg{from: from.WithZone(""), hop: nextHopOf(p)}
+	l := leg{from: from.WithZone(""), hop: nextHopOf(p), marks: marksOf(p, admin)}
 	if l.from.IsLinkLocalUnicast() {
 		if second := linkLocalOf(p); second.IsValid() {
 			l.hop = second // on the link in any case, which its global address need not be
@@ -173,6 +180,7 @@ func (l leg) elsewhere() bool { return l.hop != l.from }
 type found struct {
 	hops    []netip.Addr
 	sources []source
+	marks   []LargeCommunity // of all legs that can be forwarded to
 }
 
 // judge tells which next hops of a prefix can be forwarded to.
@@ -185,6 +193,7 @@ func (v *view) judge(pfx netip.Prefix, legs []leg) (now found) {
 		hop, problem := v.hop(pfx, l)
 		if problem == "" {
 			now.hops = append(now.hops, hop)
+			now.marks = append(now.marks, l.marks...)
 			v.named.add(l.from, hop)
 		} else {
 			v.warn(pfx, hop, l.from, problem)
@@ -233,11 +242,12 @@ func (v *view) flush() (upserts []LearnedRoute, withdrawn []netip.Prefix) {
 		now, have := v.current[pfx]
 		was, had := v.delivered[pfx]
 		switch {
-		case have && (!had || !slices.Equal(now, was)):
+		case have && (!had || !slices.Equal(now, was) || v.marks.changed(pfx)):
 			v.delivered[pfx] = now
-			upserts = append(upserts, LearnedRoute{Prefix: pfx, NextHops: now})
+			upserts = append(upserts, LearnedRoute{Prefix: pfx, NextHops: now, Marks: v.marks.deliver(pfx)})
 		case !have && had:
 			delete(v.delivered, pfx)
+			v.marks.deliver(pfx)
 			withdrawn = append(withdrawn, pfx)
 		}
 	}

@@ -15,16 +15,10 @@ import (
 // loses a route looks for the ways that others had to it, over the spine to the other ToR and back, and would send packets in
 // circles while these are withdrawn in their turn.
 func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why []string) {
-	if k.telling && slices.Equal(set, k.told) && slices.Equal(quiet, k.quiet) {
+	list := k.announcements(set, quiet)
+	if k.telling && slices.EqualFunc(list, k.said, sameAnnouncement) {
 		k.holdDone(k.holding)
 		return nil
-	}
-	list := make([]bgp.Announcement, len(set))
-	for i, p := range set {
-		list[i] = bgp.Announcement{Prefix: p, Communities: slices.Clone(k.opts.Communities), LargeCommunities: k.opts.LargeCommunities}
-		if slices.Contains(quiet, p) {
-			list[i].Communities = append(list[i].Communities, bgp.NoAdvertise)
-		}
 	}
 	if err := k.speaker.Announce(ctx, list); err != nil && !errors.Is(err, bgp.ErrDisconnected) {
 		// It may follow the wish all the same, now or later: nothing of before or after is ruled out.
@@ -32,9 +26,29 @@ func (k *Keeper) announce(ctx context.Context, set, quiet []netip.Prefix) (why [
 		return []string{k.failure(ctx, "announcements not accepted by the speaker", err)}
 	}
 	k.log.Info("announcing", "prefixes", set, "no_advertise", quiet, "held", k.holding)
-	k.telling, k.told, k.quiet = true, set, quiet
+	k.telling, k.told, k.said = true, set, list
 	k.holdDone(k.holding)
 	return nil
+}
+
+// announcements are the prefixes with all that they carry. The host's addresses are those that who follows has been told: they
+// are in use before anybody hears of them.
+func (k *Keeper) announcements(set, quiet []netip.Prefix) []bgp.Announcement {
+	list := make([]bgp.Announcement, len(set))
+	for i, p := range set {
+		list[i] = bgp.Announcement{Prefix: p, Communities: slices.Clone(k.opts.Communities), LargeCommunities: slices.Clone(k.opts.LargeCommunities)}
+		if k.opts.Mark != nil {
+			list[i].LargeCommunities = append(list[i].LargeCommunities, k.opts.Mark(p, k.followed.host)...)
+		}
+		if slices.Contains(quiet, p) {
+			list[i].Communities = append(list[i].Communities, bgp.NoAdvertise)
+		}
+	}
+	return list
+}
+
+func sameAnnouncement(a, b bgp.Announcement) bool {
+	return a.Prefix == b.Prefix && slices.Equal(a.Communities, b.Communities) && slices.Equal(a.LargeCommunities, b.LargeCommunities)
 }
 
 // settle gives the ToRs time to follow, if there is anybody who could tell them. It is false if ctx has ended meanwhile.

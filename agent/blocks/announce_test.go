@@ -2,7 +2,9 @@ package blocks
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -38,5 +40,40 @@ func TestAnnouncementsAreTagged(t *testing.T) {
 		if a.Prefix != set[i] || !slices.Equal(a.Communities, want) || !slices.Equal(a.LargeCommunities, large) {
 			t.Errorf("announced %+v, want %v with %v and %v", a, set[i], want, large)
 		}
+	}
+}
+
+// What is announced anew is what carries something else: a mark follows the prefix and the host's address, at the latest when who
+// follows knows of that.
+func TestMarksFollow(t *testing.T) {
+	speaker := &listener{}
+	asked := &listener{}
+	k := &Keeper{log: slog.New(slog.DiscardHandler), speaker: speaker, opts: Options{
+		Mark: func(p netip.Prefix, host []netip.Addr) []bgp.LargeCommunity {
+			return []bgp.LargeCommunity{{Global: 1, Local1: uint32(p.Bits()), Local2: uint32(len(host))}}
+		},
+	}}
+	set := prefixes("10.64.0.0/26", "10.64.1.0/25")
+	want := func(text string) {
+		t.Helper()
+		if why := k.announce(t.Context(), set, nil); why != nil {
+			t.Fatal(why)
+		}
+		var got []bgp.LargeCommunity
+		for _, a := range speaker.set {
+			got = append(got, a.LargeCommunities...)
+		}
+		if fmt.Sprint(got) != text {
+			t.Errorf("announced with %v, want %s", got, text)
+		}
+	}
+	want("[{1 26 0} {1 25 0}]")
+	k.host = []netip.Addr{set[0].Addr()} // not told yet
+	want("[{1 26 0} {1 25 0}]")
+	k.followed.host = k.host
+	want("[{1 26 1} {1 25 1}]")
+	k.speaker = asked
+	if why := k.announce(t.Context(), set, nil); why != nil || asked.set != nil {
+		t.Errorf("the same was announced again: %v, %v", asked.set, why)
 	}
 }

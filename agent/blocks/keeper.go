@@ -54,6 +54,8 @@ type Options struct {
 	Gate func() error
 	// Occupant names something that has addresses of a block now, leased or not: it is asked before the block is withdrawn.
 	Occupant func(ctx context.Context, block netip.Prefix) (string, error)
+	// Mark adds to the large communities of an announced prefix, of a host with these addresses of its own; nil adds none.
+	Mark func(prefix netip.Prefix, host []netip.Addr) []bgp.LargeCommunity
 	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
 	Follow func(ctx context.Context, own []netip.Prefix, host []netip.Addr) error
 	Log    *slog.Logger
@@ -76,7 +78,7 @@ type Keeper struct {
 	// Owned by Run, and by Load and Restore before it.
 	told      []netip.Prefix               // what the speaker announces, as far as is known
 	telling   bool                         // it was told by this run, and said yes
-	quiet     []netip.Prefix               // of told, what was announced to the ToRs alone
+	said      []bgp.Announcement           // told, with all that it carries
 	holding   bool                         // nothing is to be announced in this step
 	gateway   steadiness                   // of the gate
 	discarded map[netip.Prefix]*steadiness // of discards

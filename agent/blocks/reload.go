@@ -40,9 +40,6 @@ func (k *Keeper) Reconfigure(ctx context.Context, s Settings) error {
 }
 
 func (k *Keeper) reconfigure(s Settings) {
-	if !slices.Equal(k.opts.Communities, s.Communities) || !slices.Equal(k.opts.LargeCommunities, s.LargeCommunities) {
-		k.telling = false // what is announced is to be told anew
-	}
 	k.opts.Settings = s
 	k.gateway.set(s.Health)
 	for _, steady := range k.discarded {

@@ -23,7 +23,7 @@ type Change struct {
 // claimed by then.
 var restartOnly = []string{
 	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "docker", "metrics",
-	"history.enabled", "history.dir", "history.flush", "history.sync", "log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect",
+	"history.enabled", "history.dir", "history.flush", "history.sync", "log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect", "dns.community",
 }
 
 func needsRestart(key string) bool {
@@ -53,6 +53,7 @@ func Changes(before, after *Config) []Change {
 	compareLists(c, "announce.large_communities", before.Announce.LargeCommunities, after.Announce.LargeCommunities, text)
 	compareLists(c, "bgp.bmp", before.BGP.BMP, after.BGP.BMP, text)
 	compareLists(c, "dns.upstreams", before.DNS.Upstreams, after.DNS.Upstreams, netip.AddrPort.String)
+	compareLists(c, "dns.hosts", before.DNS.Hosts, after.DNS.Hosts, DNSHost.describe)
 	compareLists(c, "dns.listen", before.DNS.Listen, after.DNS.Listen, netip.AddrPort.String)
 	compareLists(c, "etcd.endpoints", before.Etcd.Endpoints, after.Etcd.Endpoints, text)
 	// The files behind these are read anew each time.

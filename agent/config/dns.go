@@ -18,6 +18,8 @@ type DNS struct {
 	Timeout   time.Duration    // for a query that others have to answer
 	Cache     int              // most answers remembered of those that were forwarded
 	Rate      int              // queries a second of one container; 0: no bound
+	Community uint32           // administrator of the large communities that tell hosts of one another, the same on all
+	Hosts     []DNSHost        // found without these
 }
 
 const dnsPort = 53
@@ -61,6 +63,7 @@ func parseServer(standard uint16, example string) func(string) (netip.AddrPort, 
 }
 
 func (d *draft) setDNS(l *layers, r *report) {
+	d.setDNSHosts(l, r)
 	for _, list := range []struct {
 		key     string
 		example string

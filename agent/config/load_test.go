@@ -89,7 +89,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		RunDir:          "/run/hostfabric",
 		API:             API{Group: "hostfabric"},
 		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
-		DNS:             DNS{Enabled: true, Zone: "fabric.internal", Forward: true, Timeout: 2 * time.Second, Cache: 10000, Rate: 1000},
+		DNS:             DNS{Enabled: true, Zone: "fabric.internal", Forward: true, Timeout: 2 * time.Second, Cache: 10000, Rate: 1000, Community: 4200000176},
 		History:         History{Enabled: true, MaxSize: 1 << 30, MaxAge: 720 * time.Hour, Flush: 100 * time.Millisecond, Sync: 5 * time.Second},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
@@ -172,6 +172,8 @@ dns:
   timeout: 500ms
   cache: 0
   rate: 50
+  community: 65010
+  hosts: [{name: r1h2, addresses: [10.64.0.64], blocks: [10.64.0.64/26]}]
 history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
 metrics: {listen: ":9179"}
 log: {level: debug, format: json}
@@ -230,7 +232,8 @@ log: {level: debug, format: json}
 		API:       API{Group: "wheel"},
 		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
 		DNS: DNS{
-			Zone: "containers.example.net", Timeout: 500 * time.Millisecond, Rate: 50,
+			Zone: "containers.example.net", Timeout: 500 * time.Millisecond, Rate: 50, Community: 65010,
+			Hosts:     []DNSHost{{Name: "r1h2", Addresses: []netip.Addr{addr("10.64.0.64")}, Blocks: []netip.Prefix{pfx("10.64.0.64/26")}}},
 			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")},
 			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 		},

@@ -117,6 +117,7 @@ var fields = []field[draft]{
 	{"dns.timeout", "2s", put(func(d *draft) *time.Duration { return &d.DNS.Timeout }, parseDuration(100*time.Millisecond, 30*time.Second))},
 	{"dns.cache", "10000", put(func(d *draft) *int { return &d.DNS.Cache }, parseInt(0, 1_000_000))},
 	{"dns.rate", "1000", put(func(d *draft) *int { return &d.DNS.Rate }, parseInt(0, 1_000_000))},
+	{"dns.community", "4200000176", put(func(d *draft) *uint32 { return &d.DNS.Community }, parseASN)},
 	{"history.enabled", "true", put(func(d *draft) *bool { return &d.History.Enabled }, parseBool)},
 	{"history.dir", "", put(func(d *draft) *string { return &d.History.Dir }, orZero(parseDir))},
 	{"history.max_size", "1GiB", put(func(d *draft) *Size { return &d.History.MaxSize }, parseSize(16<<20, 16<<40))},
@@ -176,6 +177,7 @@ var root = func() *shape {
 	top.keys["masquerade"].keys["except"] = &shape{each: word}
 	top.keys["dns"].keys["upstreams"] = &shape{each: word}
 	top.keys["dns"].keys["listen"] = &shape{each: word}
+	top.keys["dns"].keys["hosts"] = &shape{each: dnsHostShape()}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}

@@ -20,40 +20,45 @@ const rounds = 2
 // once, whatever the hosts believe of one another.
 func (s *Server) relay(ctx context.Context, q *query, t topic) {
 	q.kind = Other
-	var servers []netip.Addr
-	var err error
-	if t.subject == otherName {
-		servers, err = s.opts.Directory.Host(t.rest)
-	} else {
-		servers, err = s.opts.Directory.Address(t.region.Addr())
-	}
-	switch {
-	case errors.Is(err, ErrUnknown):
-		q.unknown(t)
-		return
-	case err != nil:
-		q.fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNotReady, err.Error())
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, q.place.Timeout)
 	defer cancel()
-	var errs []string
-	for round := 0; round < rounds && ctx.Err() == nil; round++ {
-		errs = errs[:0]
-		again := false
-		for _, server := range servers {
-			err := s.askHost(ctx, q, netip.AddrPortFrom(server, s.opts.Port))
-			if err == nil {
-				return
-			}
-			errs = append(errs, err.Error())
-			again = again || !errors.Is(err, errRefused)
+	var failed error
+	for again, round := true, 0; again && round < rounds; round++ {
+		servers, err := s.serversOf(t) // anew, for the host may have moved meanwhile
+		switch {
+		case errors.Is(err, ErrUnknown):
+			q.unknown(t)
+			return
+		case err != nil:
+			q.fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNotReady, err.Error())
+			return
 		}
-		if !again {
-			break
+		if again, failed = s.askEach(ctx, q, servers); failed == nil {
+			return
 		}
 	}
-	q.fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNoReachableAuthority, strings.Join(errs, "; "))
+	q.fail(dns.RcodeServerFailure, dns.ExtendedErrorCodeNoReachableAuthority, strings.ReplaceAll(failed.Error(), "\n", "; "))
+}
+
+func (s *Server) serversOf(t topic) ([]netip.Addr, error) {
+	if t.subject == otherName {
+		return s.opts.Directory.Host(t.rest)
+	}
+	return s.opts.Directory.Address(t.region.Addr())
+}
+
+// askEach asks one after the other until one has the answer. again: one of those that have not may have it another time.
+func (s *Server) askEach(ctx context.Context, q *query, servers []netip.Addr) (again bool, err error) {
+	var errs []error
+	for _, server := range servers {
+		err := s.askHost(ctx, q, netip.AddrPortFrom(server, s.opts.Port))
+		if err == nil {
+			return false, nil
+		}
+		errs = append(errs, err)
+		again = again || !errors.Is(err, errRefused)
+	}
+	return again && ctx.Err() == nil, errors.Join(errs...)
 }
 
 // unknown is the answer for a host or an address that the fabric does not have.

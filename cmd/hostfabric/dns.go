@@ -7,7 +7,7 @@ import (
 
 // newDNS makes the server that answers for the names of this host's endpoints.
 func (r *rooms) newDNS() *dns.Server {
-	s := dns.NewServer(dns.Options{Settings: dnsSettings(r.cfg), Names: r.names, Ready: r.agent.Restored(), Log: r.log.With("room", "dns")})
+	s := dns.NewServer(dns.Options{Settings: dnsSettings(r.cfg), Names: r.names, Ready: r.agent.Restored(), Directory: r.hosts, Log: r.log.With("room", "dns")})
 	s.SetBlocks(r.blocks.Own())
 	return s
 }

@@ -162,6 +162,8 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.guard.SetPolicy(firewallPolicy(cfg))
 	r.dns.Set(dnsSettings(cfg))
 	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
+	listHosts(r.hosts, cfg)
+	r.tellHosts()
 	if r.kept != nil {
 		r.kept.SetLimits(ledgerLimits(cfg))
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/agent/history"
+	"github.com/hostfabric/hostfabric/agent/hosts"
 	"github.com/hostfabric/hostfabric/agent/notes"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
@@ -45,6 +46,7 @@ type rooms struct {
 	id      netip.Addr // router ID at the start
 
 	reloading sync.Mutex // one reload at a time
+	telling   sync.Mutex // see tellHosts
 
 	leases  *ipam.Allocator
 	source  *blockSource
@@ -57,6 +59,7 @@ type rooms struct {
 	over    *failover.Failover
 	bfd     *bfdFeed
 	routers *unnumbered.Watch
+	hosts   *hosts.Directory
 	learner *agent.Learner
 	speaker *bgp.Speaker
 	feed    *speakerFeed
@@ -115,7 +118,8 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.wirer, err = endpoint.New(endpoint.Options{Log: log.With("room", "endpoint")}); err != nil {
 		return nil, err
 	}
-	r.learner = &agent.Learner{Table: r.table}
+	r.hosts = newHosts(cfg, r.source)
+	r.learner = &agent.Learner{Table: r.table, Marked: r.hosts.Learned}
 	r.learner.SetMetric(cfg.Routes.Metric)
 	r.feed = &speakerFeed{cfg: cfg, routerID: r.id, changed: make(chan struct{}, 1), links: uplinks{}, log: log, sessions: r.drain.Sessions()}
 	if r.routers, err = unnumbered.New(peerInterfaces(cfg), unnumbered.Options{
@@ -123,7 +127,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}); err != nil {
 		return nil, err
 	}
-	r.speaker = newSpeaker(cfg, r.learner, r.session, log)
+	r.speaker = newSpeaker(cfg, r.learner, r.session, r.hosts, log)
 	r.over = failover.New(r.fib, r.speaker, log.With("room", "failover"))
 	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, log)
 	if r.links, err = uplink.NewLinks(nil, uplink.LinkEvents{
@@ -138,6 +142,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}
 	own, host := r.blocks.Own()
 	r.learner.SetHostAddresses(host)
+	r.tellHosts()
 	if err := r.feed.setOwn(ctx, own); err != nil {
 		return nil, err
 	}
@@ -174,6 +179,7 @@ func (r *rooms) session(p bgp.PeerStatus) {
 		r.routers.Session(link, p.State == bgp.StateEstablished)
 	}
 	r.over.Session(p)
+	r.hosts.Session(p)
 }
 
 // watchPaths has the paths to the peers watched that the speaker was given.
@@ -184,6 +190,7 @@ func (r *rooms) watchPaths(ctx context.Context, cfg *config.Config, peers []bgp.
 			found = append(found, p.Address)
 		}
 	}
+	r.hosts.SetPeers(found, len(peers)-len(found))
 	r.links.SetPeers(found)
 	r.over.SetPeers(found)
 	return r.bfd.set(ctx, cfg, peers)
@@ -201,6 +208,7 @@ func (r *rooms) run(ctx context.Context, g *errgroup.Group, external bool) error
 	g.Go(func() error { return r.links.Run(ctx) })
 	g.Go(func() error { return r.guard.Run(ctx) })
 	g.Go(func() error { return r.bfd.run(ctx, r.cfg, external, r.log) })
+	r.runHosts(ctx, g)
 	if external {
 		return nil
 	}
@@ -345,7 +353,7 @@ func (r *rooms) blockOptions() blocks.Options {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
 		},
-		Follow: r.follow, Log: r.log.With("room", "blocks"),
+		Mark: r.mark, Follow: r.follow, Log: r.log.With("room", "blocks"),
 	}
 }
 
@@ -366,6 +374,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 	}
 	r.dns.SetBlocks(own, host)
 	r.guard.SetBlocks(own)
+	r.tellHosts()
 	return r.feed.setOwn(ctx, own)
 }
 
@@ -382,7 +391,7 @@ func (r *rooms) agentOptions() agent.Options {
 			}
 			return r.uplinks.Found().MTU
 		},
-		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
+		Reloader: r, Registry: r.source.roster, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.linkProblems, Firewall: r.guard,
 		Names: r.names, DNS: func() agent.DNSStatus { return r.dns.Status() },

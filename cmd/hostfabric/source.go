@@ -21,8 +21,8 @@ import (
 // blockSource is where this host's blocks come from.
 type blockSource struct {
 	ipam.Source
-	registry ipam.Registry // nil where nothing is claimed
-	close    func() error
+	roster ipam.Roster // nil where nothing is claimed
+	close  func() error
 }
 
 func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) {
@@ -41,7 +41,7 @@ func newBlockSource(cfg *config.Config, log *slog.Logger) (*blockSource, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &blockSource{Source: source, registry: source, close: source.Close}, nil
+	return &blockSource{Source: source, roster: source, close: source.Close}, nil
 }
 
 func configuredBlocks(cfg *config.Config) []ipam.Block {

@@ -16,21 +16,25 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/hosts"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
 // newSpeaker is the client of the speaker process; what it learns goes to the learner, and what becomes of the sessions to
-// session.
-func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), log *slog.Logger) *bgp.Speaker {
+// session, what becomes of the process to known.
+func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), known *hosts.Directory, log *slog.Logger) *bgp.Speaker {
 	events := learner.Events()
 	events.Peer = session
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
-	events.Status = func(s bgp.Status) { marker.set(s, log) }
+	events.Status = func(s bgp.Status) {
+		marker.set(s, log)
+		known.Speaker(s)
+	}
 	return bgp.New(bgp.Options{
 		Socket: cfg.SpeakerSocket(), Log: log.With("room", "bgp"), Events: events, WarmRestart: marker.warm,
-		BlameFile: filepath.Join(cfg.RunDir, "blame.json"),
+		BlameFile: filepath.Join(cfg.RunDir, "blame.json"), Marks: cfg.DNS.Community,
 	})
 }
 

@@ -155,7 +155,7 @@ func TestUsers(t *testing.T) {
 		if errors.Is(err, ipam.ErrSourceAway) {
 			t.Errorf("%v is said to be away", err)
 		}
-		err = h.stream(t.Context(), func() { t.Error("a hint") }, func() {})
+		err = h.stream(t.Context(), h.hints(make(chan struct{}, 1)), func() { t.Error("it stands") })
 		wantError(t, err, ErrDenied, "")
 	}
 

@@ -60,6 +60,7 @@ type Source struct {
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 
+	own       own
 	changing  chan struct{}           // the right to change what this host has
 	unsettled map[area][]netip.Prefix // by the last Grow, if it is not known whether they were claimed; guarded by changing
 
@@ -70,8 +71,8 @@ type Source struct {
 }
 
 var (
-	_ ipam.Grower   = (*Source)(nil)
-	_ ipam.Registry = (*Source)(nil)
+	_ ipam.Grower = (*Source)(nil)
+	_ ipam.Roster = (*Source)(nil)
 )
 
 // New returns a source. etcd need not be there yet.
@@ -100,7 +101,7 @@ func New(cfg Config, id Identity, pools []ipam.Pool) (*Source, error) {
 	}
 	s := &Source{
 		conn: c, keys: keys{cfg.Prefix}, id: id, pools: clonePools(pools), log: cfg.Log,
-		changing: make(chan struct{}, 1), unsettled: map[area][]netip.Prefix{}, told: map[netip.Prefix]struct{}{},
+		own: own{changed: make(chan struct{}, 1)}, changing: make(chan struct{}, 1), unsettled: map[area][]netip.Prefix{}, told: map[netip.Prefix]struct{}{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil

@@ -14,7 +14,7 @@ import (
 // DefaultPrefix is where the keys are. Its last part is the version of what is below it.
 const DefaultPrefix = "/hostfabric/v1"
 
-// keys knows the names of the keys: PREFIX/pools, and PREFIX/claims/POOL/ipv4|ipv6/ADDRESS-BITS.
+// keys knows the names of the keys: PREFIX/pools, PREFIX/claims/POOL/ipv4|ipv6/ADDRESS-BITS, and PREFIX/hosts/NAME/ID.
 type keys struct{ prefix string }
 
 func (k keys) registry() string { return k.prefix + "/pools" }

@@ -48,9 +48,11 @@ func (s *Source) ReleaseHost(ctx context.Context, host, id string) ([]Claim, err
 		return nil, fmt.Errorf("release blocks of host %s: %w, by ID %s: use `hostfabric blocks release --all` instead",
 			host, ipam.ErrOwnClaims, id)
 	}
-	released, err := s.release(ctx, func(c Claim) bool {
-		return c.Host == host && (c.ID == id || id == "" && c.ID != s.id.ID)
-	})
+	meant := func(of string) bool { return of == id || id == "" && of != s.id.ID }
+	released, err := s.release(ctx, func(c Claim) bool { return c.Host == host && meant(c.ID) })
+	if err == nil {
+		err = s.forget(ctx, host, meant)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("release blocks of host %s: some may be released: %w", host, err)
 	}

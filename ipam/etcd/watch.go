@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,21 +35,43 @@ func (s *Source) Watch(ctx context.Context) (<-chan struct{}, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(s.ctx, cancel)()
-		s.watch(ctx, func() {
-			select {
-			case hints <- struct{}{}:
-			default: // one is waiting
-			}
-		})
+		s.watch(ctx, s.hints(hints))
 	})
 	return hints, nil
 }
 
-func (s *Source) watch(ctx context.Context, hint func()) {
+// hints watches for what may change what this host has.
+func (s *Source) hints(hints chan struct{}) watched {
+	return watched{
+		requests: []*pb.WatchCreateRequest{
+			{Key: []byte(s.keys.registry())},
+			{Key: []byte(s.keys.claims()), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(s.keys.claims())), PrevKv: true},
+		},
+		begin: func(context.Context) error {
+			poke(hints)
+			return nil
+		},
+		events: func(events []*mvccpb.Event) {
+			if slices.ContainsFunc(events, s.concerns) {
+				poke(hints)
+			}
+		},
+	}
+}
+
+// watched is what a watch is about.
+type watched struct {
+	requests []*pb.WatchCreateRequest
+	// begin is called whenever the watch is (again) established: changes may have been missed before. An error ends it.
+	begin  func(ctx context.Context) error
+	events func(events []*mvccpb.Event)
+}
+
+func (s *Source) watch(ctx context.Context, w watched) {
 	again := retry{first: rewatchFirst, most: rewatchMost}
 	silent := false // the log knows already
 	for {
-		err := s.stream(ctx, hint, func() {
+		err := s.stream(ctx, w, func() {
 			again.next = 0
 			if silent {
 				s.log.Info("etcd is watched again", "endpoints", s.endpoints)
@@ -69,9 +92,9 @@ func (s *Source) watch(ctx context.Context, hint func()) {
 }
 
 // stream is one life of the watch. It is gRPC's stream and not the client's, which resumes behind its caller's back: then
-// nobody would look again after etcd was restored from a backup that is older than what was seen. As each begins with a
-// hint, none needs to begin at an old revision, which might be compacted.
-func (s *Source) stream(ctx context.Context, hint, up func()) error {
+// nobody would look again after etcd was restored from a backup that is older than what was seen. As each begins with a look at
+// what there is, none needs to begin at an old revision, which might be compacted.
+func (s *Source) stream(ctx context.Context, w watched, up func()) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	token, err := s.freshToken(ctx)
@@ -83,11 +106,7 @@ func (s *Source) stream(ctx context.Context, hint, up func()) error {
 	if err != nil {
 		return s.failure(ctx, err, err)
 	}
-	requests := []*pb.WatchCreateRequest{
-		{Key: []byte(s.keys.registry())},
-		{Key: []byte(s.keys.claims()), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(s.keys.claims())), PrevKv: true},
-	}
-	for _, r := range requests {
+	for _, r := range w.requests {
 		if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: r}}); err != nil {
 			break // Recv knows why
 		}
@@ -100,16 +119,15 @@ func (s *Source) stream(ctx context.Context, hint, up func()) error {
 		case resp.Canceled:
 			return s.canceled(resp)
 		case resp.Created:
-			if created++; created == len(requests) {
+			if created++; created == len(w.requests) {
+				if err := w.begin(ctx); err != nil {
+					return err
+				}
 				up()
-				hint()
 			}
 		}
-		for _, e := range resp.Events {
-			if s.concerns(e) {
-				hint()
-				break
-			}
+		if len(resp.Events) > 0 {
+			w.events(resp.Events)
 		}
 	}
 }

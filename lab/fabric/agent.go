@@ -36,8 +36,11 @@ blocks:
   - {{with index $.Host.Pools $block}}{prefix: "{{$block}}", pool: {{.}}}{{else}}"{{$block}}"{{end}}
 {{- end}}
 {{- end}}
-{{- if or .Plan.ShrinkAfter .Plan.Reconcile}}
+{{- if or .Plan.ShrinkAfter .Plan.Reconcile .Plan.Quarantine}}
 ipam:
+{{- if .Plan.Quarantine}}
+  quarantine: {{.Plan.Quarantine}}
+{{- end}}
 {{- if .Plan.ShrinkAfter}}
   shrink_after: {{.Plan.ShrinkAfter}}
 {{- end}}
@@ -65,7 +68,7 @@ sandboxes: {low: {{.Plan.Sandboxes}}, high: {{.Plan.Sandboxes}}}
 {{- end}}
 state_dir: {{.Dir}}/state
 run_dir: {{.Dir}}/run
-`))
+{{with index .Plan.Extra .Host.Name}}{{.}}{{end}}`))
 
 // AgentConfig is the configuration file of a host's agent.
 func (p Plan) AgentConfig(h Host) ([]byte, error) {

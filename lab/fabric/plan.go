@@ -28,8 +28,10 @@ type Shape struct {
 	Tor        tor.Kind // default tor.Embedded
 	IPv6       bool     // dual stack: cables, sessions and containers
 	Unnumbered bool     // the hosts' cables have no addresses, their sessions are by interface; not with tor.Embedded
-	Graceful   bool     // ToRs of FRR or BIRD restart gracefully themselves, beside helping hosts to; the spine does neither
-	BFD        bool     // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
+	// DefaultOnly has the ToRs tell the hosts the default route and nothing else; not with tor.Embedded, nor with Unnumbered.
+	DefaultOnly bool
+	Graceful    bool // ToRs of FRR or BIRD restart gracefully themselves, beside helping hosts to; the spine does neither
+	BFD         bool // hosts and ToRs watch one another with BFD, 3 x 100 ms; not with tor.Embedded
 	// BFDGraceful has ToRs of BIRD take a host that BFD says is dead for one that restarts.
 	BFDGraceful bool
 	Sandboxes   int  // that every host keeps ready, beside its containers
@@ -40,8 +42,11 @@ type Shape struct {
 	Reconcile time.Duration // between an agent's comparisons of its leases with its containers; default the agent's own
 
 	Source      Source        // of the hosts' blocks; default Static
-	BlockIPv4   int           // length of the blocks that hosts claim with Etcd; default 26
+	BlockIPv4   int           // length of the hosts' blocks; default 26 with Etcd, and else what the containers need
+	Quarantine  time.Duration // of an address before it is given again; default the agent's own
 	ShrinkAfter time.Duration // with Etcd, of a block that a host no longer needs; default the agent's own
+
+	Extra map[string]string // lines at the end of a host's configuration, by the host
 }
 
 // Source says where hosts get their blocks from.
@@ -145,10 +150,17 @@ func (s *Shape) setDefaults() {
 	for _, v := range []struct {
 		field *int
 		value int
-	}{{&s.Racks, 2}, {&s.Hosts, 2}, {&s.Containers, 20}, {&s.BlockIPv4, 32 - minBlockBits}} {
+	}{{&s.Racks, 2}, {&s.Hosts, 2}, {&s.Containers, 20}} {
 		if *v.field == 0 {
 			*v.field = v.value
 		}
+	}
+	switch {
+	case s.BlockIPv4 != 0:
+	case s.Source == Etcd:
+		s.BlockIPv4 = 32 - minBlockBits
+	default:
+		s.BlockIPv4 = 32 - blockBits(s.Containers)
 	}
 }
 
@@ -171,6 +183,9 @@ func (s Shape) validate() error {
 	if s.Unnumbered && s.Tor == tor.Embedded {
 		errs = append(errs, fmt.Errorf("router %q has no sessions by interface: take frr or bird", s.Tor))
 	}
+	if s.DefaultOnly && (s.Tor == tor.Embedded || s.Unnumbered) {
+		errs = append(errs, fmt.Errorf("routers tell hosts all that they know: for the default route only take frr or bird, and cables with addresses"))
+	}
 	if !slices.Contains(Sources, s.Source) {
 		errs = append(errs, fmt.Errorf("source %q is not known (one of %v)", s.Source, Sources))
 	}
@@ -180,7 +195,7 @@ func (s Shape) validate() error {
 	if s.Docker && s.ShrinkAfter != 0 {
 		errs = append(errs, errors.New("hosts with Docker keep the blocks that they have: leave ShrinkAfter out"))
 	}
-	if s.BlockIPv4 < 20 || s.BlockIPv4 > 30 { // what an agent takes
+	if s.BlockIPv4 < 20 && s.Source == Etcd || s.BlockIPv4 > 30 { // what an agent takes
 		errs = append(errs, fmt.Errorf("blocks of length /%d: must be /20 to /30", s.BlockIPv4))
 	}
 	return errors.Join(errs...)
@@ -282,7 +297,7 @@ func (l *layout) blocks(h *Host) error {
 		for _, b := range []struct {
 			space  netip.Prefix
 			length int
-		}{{space4, 32 - blockBits(l.plan.Containers)}, {space6, 64}}[:len(l.plan.Space)] {
+		}{{space4, l.plan.BlockIPv4}, {space6, 64}}[:len(l.plan.Space)] {
 			block, err := nth(b.space, b.length, share)
 			if err != nil {
 				return fmt.Errorf("block of %s: %w", h.Name, err)
@@ -382,6 +397,7 @@ func (p Plan) TorNode(r Router) tor.Node {
 	for _, l := range r.Links {
 		neighbor := tor.Neighbor{
 			Name: l.Peer, Link: l.Name, Address: l.PeerAddr, Local: l.Addr.Addr(), Local6: l.Addr6.Addr(), ASN: l.PeerASN, Passive: !l.Up, Unnumbered: l.Unnumbered,
+			DefaultOnly: p.DefaultOnly && !l.Up && r.Name != p.Spine.Name,
 		}
 		if p.BFD && !l.Up && r.Name != p.Spine.Name {
 			neighbor.BFD = &tor.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, Graceful: p.BFDGraceful}

@@ -147,6 +147,7 @@ func TestPlanErrors(t *testing.T) {
 		{"source", Shape{Source: "dhcp"}, `source "dhcp" is not known (one of [static etcd])`},
 		{"blocks of too many addresses", Shape{Source: Etcd, BlockIPv4: 19}, "blocks of length /19: must be /20 to /30"},
 		{"blocks of one address", Shape{BlockIPv4: 32}, "blocks of length /32"},
+		{"embedded routers that do not tell all", Shape{DefaultOnly: true}, "routers tell hosts all that they know"},
 		{"pools that nobody planned", Shape{Source: Etcd, Pools: []string{"web"}}, "pools [web]"},
 		{"all at once", Shape{Racks: -1, Containers: -1, Name: "A"}, "\n"},
 		{"no room for the cables", Shape{Racks: 255, Hosts: 200}, "172.31.0.0/16 has only 32768 prefixes of length /31"},

@@ -127,7 +127,8 @@ protocol bgp range_{{.Name}} from peer {
 	ipv4 { extended next hop on; };
 }
 {{- else}}
-protocol bgp {{.Name}} from peer { neighbor {{.Address}} as {{.ASN}}; source address {{.Local}};{{if .Passive}} passive;{{end}}{{with .BFD}} bfd {{.Mode}};{{end}} }
+protocol bgp {{.Name}} from peer { neighbor {{.Address}} as {{.ASN}}; source address {{.Local}};{{if .Passive}} passive;{{end}}{{with .BFD}} bfd {{.Mode}};{{end}}
+{{- if .DefaultOnly}} ipv4 { export where net = 0.0.0.0/0; };{{if $.IPv6}} ipv6 { export where net = ::/0; };{{end}}{{end}} }
 {{- end}}{{end}}
 `))
 

@@ -180,6 +180,9 @@ router bgp {{.ASN}}
 {{- end}}{{end}}
 {{- range .Neighbors}}
   neighbor {{.Peer}} activate
+{{- if .DefaultOnly}}
+  neighbor {{.Peer}} prefix-list DEFAULT4 out
+{{- end}}
 {{- end}}
  exit-address-family
 {{- if .IPv6}}
@@ -190,8 +193,15 @@ router bgp {{.ASN}}
 {{- end}}{{end}}
 {{- range .Neighbors}}
   neighbor {{.Peer}} activate
+{{- if .DefaultOnly}}
+  neighbor {{.Peer}} prefix-list DEFAULT6 out
+{{- end}}
 {{- end}}
  exit-address-family
+{{- end}}
+{{- if .FiltersNeighbors}}
+ip prefix-list DEFAULT4 seq 5 permit 0.0.0.0/0
+ipv6 prefix-list DEFAULT6 seq 5 permit ::/0
 {{- end}}
 `))
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/hostfabric/hostfabric/lab/netns"
 )
@@ -59,7 +60,9 @@ type Neighbor struct {
 	// Unnumbered makes the session one by interface (RFC 8950), which the neighbour opens: neither end's address is known
 	// beforehand. FRR and BIRD have that.
 	Unnumbered bool
-	BFD        *BFD // nil: none
+	// DefaultOnly has the neighbour told the default route and nothing else. FRR and BIRD have that, of neighbours with an address.
+	DefaultOnly bool
+	BFD         *BFD // nil: none
 }
 
 // Peer is what a router knows the neighbour by: its address, or the interface towards it.
@@ -68,6 +71,11 @@ func (n Neighbor) Peer() string {
 		return n.Link
 	}
 	return n.Address.String()
+}
+
+// FiltersNeighbors reports whether some neighbour is told the default route only.
+func (n Node) FiltersNeighbors() bool {
+	return slices.ContainsFunc(n.Neighbors, func(nb Neighbor) bool { return nb.DefaultOnly })
 }
 
 // Driver runs routers of one kind.
