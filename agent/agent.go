@@ -139,6 +139,7 @@ type Agent struct {
 	endpoints map[Key]Endpoint
 	retiring  map[Key]retirement
 	reserved  map[Key]time.Time // until when reservations are not orphans
+	ended     map[Key]struct{}  // leases of an earlier run without a link: what was attached with them is over
 
 	// Owned by Run's reconciliation, and by restore before it.
 	orphans ipam.Orphans
@@ -146,6 +147,7 @@ type Agent struct {
 
 	drain     *drainer
 	counters  counters
+	refusals  refusals
 	finishers sync.WaitGroup // goroutines that release leases once their links are gone
 }
 
@@ -184,6 +186,7 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 		endpoints: make(map[Key]Endpoint),
 		retiring:  make(map[Key]retirement),
 		reserved:  make(map[Key]time.Time),
+		ended:     make(map[Key]struct{}),
 	}
 }
 
@@ -203,6 +206,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	err := g.Wait()
 	close(a.stopping)
 	a.finishers.Wait()
+	a.sumRefusals()
 	return err
 }
 
@@ -253,6 +257,7 @@ func (a *Agent) Endpoint(key Key) (Endpoint, bool) {
 func (a *Agent) record(ep Endpoint) {
 	a.mu.Lock()
 	a.endpoints[ep.Key] = ep
+	delete(a.ended, ep.Key)
 	a.mu.Unlock()
 	a.opts.Names.Publish(ep)
 }

@@ -53,7 +53,10 @@ func (source) Sandboxes() sandbox.Status {
 }
 
 func (source) Counters() agent.Counters {
-	return agent.Counters{Attached: 5, AttachFailed: 1, Detached: 2, Reconcile: 250 * time.Millisecond}
+	verbs := func(result string, n uint64) agent.Verbs {
+		return agent.Verbs{FrontEnd: "api", Result: result, Latency: agent.Latency{Count: n}}
+	}
+	return agent.Counters{Attach: []agent.Verbs{verbs("ok", 5), verbs("error", 1)}, Detach: []agent.Verbs{verbs("ok", 2)}, Reconcile: 250 * time.Millisecond}
 }
 
 func get(t *testing.T, client *http.Client, url string) (int, string) {

@@ -43,7 +43,7 @@ stopping the agent, or upgrading it, touches no container and no session. SIGHUP
 	return cmd
 }
 
-func runAgent(ctx context.Context, file configFile, externalSpeaker bool) error {
+func runAgent(ctx context.Context, file configFile, externalSpeaker bool) (err error) {
 	cfg := file.config
 	level := &slog.LevelVar{}
 	log := newLogger(cfg.Log, level)
@@ -54,6 +54,8 @@ func runAgent(ctx context.Context, file configFile, externalSpeaker bool) error 
 		return err
 	}
 	defer r.close()
+	r.began()
+	defer func() { r.ended(err) }()
 	f, err := listenFronts(cfg, log)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/notes"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
@@ -43,6 +44,9 @@ type rooms struct {
 	id      netip.Addr // router ID at the start
 
 	reloading sync.Mutex // one reload at a time
+
+	ledger   agent.Ledger // never nil
+	sessions *sessionLog
 
 	leases  *ipam.Allocator
 	source  *blockSource
@@ -72,7 +76,7 @@ type rooms struct {
 // second agent from touching anything.
 func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slog.LevelVar) (_ *rooms, err error) {
 	cfg := file.config
-	r := &rooms{cfg: cfg, files: file, log: log, level: level}
+	r := &rooms{cfg: cfg, files: file, log: log, level: level, ledger: noEvents{}}
 	r.running.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -114,9 +118,10 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}); err != nil {
 		return nil, err
 	}
-	r.speaker = newSpeaker(cfg, r.learner, r.session, log)
+	r.sessions = newSessionLog(r.ledger, history.SessionUp, history.SessionDown)
+	r.speaker = newSpeaker(cfg, r.learner, r.session, r.announced, log)
 	r.over = failover.New(r.fib, r.speaker, log.With("room", "failover"))
-	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, log)
+	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, newSessionLog(r.ledger, history.BFDUp, history.BFDDown), log)
 	if r.links, err = uplink.NewLinks(nil, uplink.LinkEvents{
 		Down: func(peer netip.Addr, link string) { r.over.PathDown(peer, "link "+link+" is down") },
 	}, log.With("room", "uplink")); err != nil {
@@ -153,7 +158,7 @@ func (r *rooms) newSandboxes() (_ *sandbox.Pool, err error) {
 	if r.sandboxMounts, err = sandbox.NewMounts(r.cfg.SandboxDir()); err != nil {
 		return nil, err
 	}
-	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Log: r.log.With("room", "sandbox")},
+	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Ledger: r.ledger, Log: r.log.With("room", "sandbox")},
 		r.agent, r.sandboxMounts, r.holds), nil
 }
 
@@ -162,6 +167,7 @@ func (r *rooms) session(p bgp.PeerStatus) {
 	if link := p.Address.Zone(); link != "" {
 		r.routers.Session(link, p.State == bgp.StateEstablished)
 	}
+	r.sessions.bgp(p)
 	r.over.Session(p)
 }
 
@@ -175,6 +181,7 @@ func (r *rooms) watchPaths(ctx context.Context, cfg *config.Config, peers []bgp.
 	}
 	r.links.SetPeers(found)
 	r.over.SetPeers(found)
+	r.sessions.keep(found)
 	return r.bfd.set(ctx, cfg, peers)
 }
 
@@ -331,7 +338,7 @@ func (r *rooms) blockOptions() blocks.Options {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
 		},
-		Follow: r.follow, Log: r.log.With("room", "blocks"),
+		Follow: r.follow, Ledger: r.ledger, Log: r.log.With("room", "blocks"),
 	}
 }
 
@@ -367,7 +374,7 @@ func (r *rooms) agentOptions() agent.Options {
 			}
 			return r.uplinks.Found().MTU
 		},
-		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
+		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Ledger: r.ledger, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.linkProblems, Firewall: r.guard,
 	}
