@@ -47,6 +47,8 @@ type RouteTable interface {
 	Update(owner routes.Owner, upserts []routes.Route, deletes []netip.Prefix)
 	Synced(owner routes.Owner)
 	Status(of ...routes.Owner) []routes.Status
+	Amiss() []routes.Status
+	Stats() routes.Stats
 	WaitIdle(ctx context.Context) error
 }
 
@@ -280,6 +282,26 @@ func (a *Agent) Lookup(ctx context.Context, key Key) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("%s: %w", key, ErrNotFound)
 	}
 	return ep, nil
+}
+
+// CountEndpoints counts what is attached, by the front-end it came by.
+func (a *Agent) CountEndpoints() map[string]int {
+	n := make(map[string]int, len(frontEnds))
+	for _, name := range frontEnds {
+		n[name] = 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, ep := range a.endpoints {
+		n[frontEnds[frontEnd(ep.Owner)]]++
+	}
+	return n
+}
+
+func (a *Agent) countEndpoints() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.endpoints)
 }
 
 // Endpoints lists what is attached, by key.

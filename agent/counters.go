@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -79,14 +80,13 @@ var frontEnds = [...]string{"", OwnerAPI, "cni", "docker", OwnerSandbox}
 type tally [len(frontEnds)][len(resultNames)]latency
 
 func (t *tally) count(owner string, r result, took time.Duration) {
+	t[frontEnd(owner)][r].add(took)
+}
+
+// frontEnd is the place of an owner's front-end in frontEnds: the first is for those that there are not.
+func frontEnd(owner string) int {
 	of, _, _ := strings.Cut(owner, "/")
-	at := 0
-	for i, name := range frontEnds {
-		if name == of {
-			at = i
-		}
-	}
-	t[at][r].add(took)
+	return max(0, slices.Index(frontEnds[:], of))
 }
 
 func (t *tally) read() []Verbs {
