@@ -53,6 +53,7 @@ type Config struct {
 	Docker   Docker
 	DNS      DNS
 	Metrics  Metrics
+	OTLP     OTLP
 	Log      Log
 }
 
@@ -155,7 +156,10 @@ func (d Docker) Driver() string { return strings.TrimSuffix(filepath.Base(d.Sock
 const dockerSuffix = ".sock"
 
 // Metrics is about the HTTP listener for Prometheus.
-type Metrics struct{ Listen Listener }
+type Metrics struct {
+	Listen Listener
+	Pprof  bool // profiles of the process are to be had there, too
+}
 
 // Log says what is logged and how.
 type Log struct {

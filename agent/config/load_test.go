@@ -171,7 +171,7 @@ dns:
   timeout: 500ms
   cache: 0
   rate: 50
-metrics: {listen: ":9179"}
+metrics: {listen: ":9179", pprof: true}
 log: {level: debug, format: json}
 `)
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "tor.key"), []byte("s3cret\n"), 0o600); err != nil {
@@ -232,7 +232,7 @@ log: {level: debug, format: json}
 			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")},
 			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 		},
-		Metrics: Metrics{Listener{"tcp", ":9179"}},
+		Metrics: Metrics{Listen: Listener{"tcp", ":9179"}, Pprof: true},
 		Log:     Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
 	got, err := Load(path, nil)

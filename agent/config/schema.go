@@ -118,6 +118,10 @@ var fields = []field[draft]{
 	{"dns.cache", "10000", put(func(d *draft) *int { return &d.DNS.Cache }, parseInt(0, 1_000_000))},
 	{"dns.rate", "1000", put(func(d *draft) *int { return &d.DNS.Rate }, parseInt(0, 1_000_000))},
 	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
+	{"metrics.pprof", "false", put(func(d *draft) *bool { return &d.Metrics.Pprof }, parseBool)},
+	{"otlp.endpoint", "", put(func(d *draft) *OTLPEndpoint { return &d.OTLP.Endpoint }, parseOTLPEndpoint)},
+	{"otlp.headers_file", "", put(func(d *draft) *string { return &d.otlp.headersFile }, asIs)},
+	{"otlp.ca_file", "", put(func(d *draft) *string { return &d.otlp.caFile }, asIs)},
 	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
 }
