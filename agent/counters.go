@@ -22,9 +22,9 @@ func (c Counters) Detached() (ok, failed uint64) { return sum(c.Detach) }
 func sum(all []Verbs) (ok, bad uint64) {
 	for _, v := range all {
 		if v.Result == resultNames[failed] {
-			bad += v.Latency.Count
+			bad += v.Latency.Count()
 		} else {
-			ok += v.Latency.Count
+			ok += v.Latency.Count()
 		}
 	}
 	return ok, bad
@@ -39,9 +39,16 @@ type Verbs struct {
 
 // Latency is how long something took, as often as it was done.
 type Latency struct {
-	Count   uint64
-	Sum     time.Duration
-	Buckets [len(LatencyBounds)]uint64 // how many took no longer than the bound of the same place
+	Counts [len(LatencyBounds) + 1]uint64 // one a bound, then those above the last; each counts its own bucket only
+	Sum    time.Duration
+}
+
+// Count is how often it was done.
+func (l Latency) Count() (n uint64) {
+	for _, c := range l.Counts {
+		n += c
+	}
+	return n
 }
 
 // LatencyBounds are the upper bounds of a Latency's buckets.
@@ -102,7 +109,7 @@ func (t *tally) read() []Verbs {
 // latency counts how long something took.
 type latency struct {
 	sum   atomic.Int64
-	slots [len(LatencyBounds) + 1]atomic.Uint64 // the last is of what took longer than all bounds
+	slots [len(LatencyBounds) + 1]atomic.Uint64 // as Latency.Counts
 }
 
 func (l *latency) add(took time.Duration) {
@@ -117,14 +124,10 @@ func (l *latency) add(took time.Duration) {
 	l.slots[at].Add(1)
 }
 
-// read adds the slots up. What is counted meanwhile is in the count or not, but the buckets always agree with it.
 func (l *latency) read() Latency {
 	out := Latency{Sum: time.Duration(l.sum.Load())}
 	for i := range l.slots {
-		out.Count += l.slots[i].Load()
-		if i < len(out.Buckets) {
-			out.Buckets[i] = out.Count
-		}
+		out.Counts[i] = l.slots[i].Load()
 	}
 	return out
 }

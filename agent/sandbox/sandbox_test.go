@@ -124,7 +124,7 @@ func (h endpoints) Endpoint(k agent.Key) (agent.Endpoint, bool) {
 func (h endpoints) Counters() agent.Counters {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return agent.Counters{Attach: []agent.Verbs{{Result: "ok", Latency: agent.Latency{Count: h.others + uint64(h.given)}}}}
+	return agent.Counters{Attach: []agent.Verbs{{Result: "ok", Latency: agent.Latency{Counts: [16]uint64{h.others + uint64(h.given)}}}}}
 }
 
 func (h endpoints) Endpoints() []agent.Endpoint {

@@ -96,7 +96,9 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 		})
 	}
 	if l := cfg.Metrics.Listen; !l.IsZero() {
-		front.Go(func() error { return telemetry.Run(ctx, l.Network, l.Address, r.metrics(), log) })
+		front.Go(func() error {
+			return telemetry.Run(ctx, telemetry.Options{Network: l.Network, Address: l.Address, Pprof: cfg.Metrics.Pprof, Log: log}, r.metrics())
+		})
 	}
 	front.Go(func() error {
 		select {

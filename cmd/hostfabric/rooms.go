@@ -27,6 +27,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
+	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -254,15 +255,10 @@ func (r *rooms) close() {
 	}
 }
 
-// metricSource is what the metrics are read from.
-type metricSource struct {
-	*agent.Agent
-	sandboxes *sandbox.Pool
+// metrics are what the metrics are read from.
+func (r *rooms) metrics() telemetry.Sources {
+	return telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count}
 }
-
-func (s metricSource) Sandboxes() sandbox.Status { return s.sandboxes.Status() }
-
-func (r *rooms) metrics() metricSource { return metricSource{r.agent, r.sandboxes} }
 
 // fronts are the listeners of the front-ends.
 type fronts struct {
