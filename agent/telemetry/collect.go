@@ -9,7 +9,9 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/dns"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
+	"github.com/hostfabric/hostfabric/agent/telemetry/otlp"
 	"github.com/hostfabric/hostfabric/routes"
 )
 
@@ -29,6 +31,8 @@ type Sources struct {
 	Routes    func() routes.Stats
 	Failovers func() uint64
 	DNS       func() dns.Stats
+	Ledger    func() history.Stats
+	OTLP      func() otlp.Stats
 }
 
 // collector reads the sources anew for each scrape: nothing is counted twice, and nothing is kept.
@@ -68,5 +72,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if c.DNS != nil {
 		e.dns(c.DNS())
+	}
+	if c.Ledger != nil {
+		e.ledger(c.Ledger())
+	}
+	if c.OTLP != nil {
+		e.otlp(c.OTLP())
 	}
 }

@@ -28,8 +28,10 @@ import (
 	"github.com/hostfabric/hostfabric/agent/dns"
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/telemetry"
+	"github.com/hostfabric/hostfabric/agent/telemetry/otlp"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -113,6 +115,15 @@ func sources(h host) telemetry.Sources {
 				Limited:   1, Busy: 2, Ignored: 3, CacheHits: 4, CacheMisses: 5, CacheEntries: 6, CacheBytes: 700, Names: 3, Waiting: 1, Connections: 2,
 			}
 		},
+		Ledger: func() history.Stats {
+			return history.Stats{
+				Recorded: 100, Dropped: 2, Buffered: 3, Written: 4000, Writes: 5, WriteTime: 60 * time.Millisecond, WriteErrors: 1, Failing: "disk full", Segments: 2,
+				Size: 70_000, Events: 900, Oldest: time.Unix(1_700_000_000, 0),
+			}
+		},
+		OTLP: func() otlp.Stats {
+			return otlp.Stats{Exported: 50, Overflow: 1, Refused: 2, Expired: 3, Errors: 4, Queued: 5}
+		},
 	}
 }
 
@@ -180,7 +191,7 @@ func TestMetrics(t *testing.T) {
 // TestWhatIsNotThereHasNoMetrics: an agent without DNS does not claim to have answered nothing.
 func TestWhatIsNotThereHasNoMetrics(t *testing.T) {
 	_, body := serve(t, telemetry.Options{}, telemetry.Sources{Agent: host{}})("/metrics")
-	for _, part := range []string{"hostfabric_dns_", "hostfabric_sandbox", "hostfabric_routes"} {
+	for _, part := range []string{"hostfabric_dns_", "hostfabric_sandbox", "hostfabric_routes", "hostfabric_ledger_", "hostfabric_otlp_"} {
 		if strings.Contains(body, part) {
 			t.Errorf("%s in\n%s", part, body)
 		}

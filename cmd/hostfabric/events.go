@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -8,15 +9,24 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
-// noEvents is a ledger that keeps nothing.
-type noEvents struct{}
-
-func (noEvents) Record(history.Event) {}
+// openLedger finds who is to be told of what happens.
+func (r *rooms) openLedger(cfg *config.Config, log *slog.Logger) (err error) {
+	told := ledgers{}
+	if r.export, err = startExport(cfg, log); err != nil {
+		return err
+	}
+	if r.export != nil {
+		told = append(told, r.export)
+	}
+	r.ledger = told
+	return nil
+}
 
 // began and ended frame what a run of the agent tells.
 func (r *rooms) began() {

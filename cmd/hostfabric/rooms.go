@@ -48,6 +48,7 @@ type rooms struct {
 	reloading sync.Mutex // one reload at a time
 
 	ledger   agent.Ledger // never nil
+	export   *export      // nil: events are sent to nobody
 	sessions *sessionLog
 
 	leases  *ipam.Allocator
@@ -80,7 +81,7 @@ type rooms struct {
 // second agent from touching anything.
 func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slog.LevelVar) (_ *rooms, err error) {
 	cfg := file.config
-	r := &rooms{cfg: cfg, files: file, log: log, level: level, ledger: noEvents{}}
+	r := &rooms{cfg: cfg, files: file, log: log, level: level}
 	r.running.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -88,6 +89,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		}
 	}()
 	if r.leases, err = openLeases(cfg, log); err != nil {
+		return nil, err
+	}
+	if err := r.openLedger(cfg, log); err != nil {
 		return nil, err
 	}
 	if r.source, err = newBlockSource(cfg, log); err != nil {
@@ -250,6 +254,9 @@ func (r *rooms) close() {
 	if r.leases != nil {
 		errs = append(errs, r.leases.Close())
 	}
+	if r.export != nil {
+		errs = append(errs, r.export.close())
+	}
 	if err := errors.Join(errs...); err != nil {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
@@ -257,7 +264,11 @@ func (r *rooms) close() {
 
 // metrics are what the metrics are read from.
 func (r *rooms) metrics() telemetry.Sources {
-	return telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count}
+	src := telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count}
+	if r.export != nil {
+		src.OTLP = r.export.Stats
+	}
+	return src
 }
 
 // fronts are the listeners of the front-ends.
