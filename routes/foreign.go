@@ -64,7 +64,7 @@ func (e *RefusedError) Unwrap() error { return ErrRefused }
 type guard struct {
 	routes    map[netip.Prefix][]Foreign // by prefix
 	count     int
-	connected [129]int                   // how many connected networks there are of each length
+	connected [129]int // how many connected networks there are of each length
 }
 
 // newGuard takes the foreign routes as listed.

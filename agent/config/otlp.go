@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -146,7 +147,7 @@ func (f files) headers(name string) (map[string]Secret, error) {
 		}
 		key, value, ok := strings.Cut(line, ":")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		if !ok || !headerName(key) || value == "" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+		if !ok || !headerName.MatchString(key) || value == "" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return nil, &problem{fmt.Sprintf("%s: line %d is not a header", path, n), "such as Authorization: Bearer TOKEN"}
 		}
 		headers[http.CanonicalHeaderKey(key)] = Secret(value)
@@ -157,9 +158,5 @@ func (f files) headers(name string) (map[string]Secret, error) {
 	return headers, nil
 }
 
-// headerName reports whether text is a name that HTTP and gRPC both have (RFC 9110 section 5.1).
-func headerName(text string) bool {
-	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.", r))
-	})
-}
+// headerName is what HTTP and gRPC both take for the name of a header (RFC 9110 section 5.1).
+var headerName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
