@@ -171,8 +171,8 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	}
 
 	ep := fromWired(req.Key, req.Owner, wired)
-	if d := req.Description; !d.undescribed() {
-		ep.Description = d.clone()
+	if !req.undescribed() {
+		ep.Description = req.clone()
 		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
 			return Endpoint{}, fmt.Errorf("attach %s: %w: %w", req.Key, ErrStorage, err)
 		}
