@@ -99,12 +99,12 @@ type pairing struct {
 	at      time.Time // what an episode is like is what it was like then; zero: at its end
 	reboots []boundary
 	open    map[holder]*Episode
-	ended   map[holder]End // the last one
+	last    map[holder]*Episode // that ended
 	done    []*Episode
 }
 
 func newPairing(at time.Time, reboots []boundary) *pairing {
-	return &pairing{at: at, reboots: reboots, open: make(map[holder]*Episode), ended: make(map[holder]End)}
+	return &pairing{at: at, reboots: reboots, open: make(map[holder]*Episode), last: make(map[holder]*Episode)}
 }
 
 func (p *pairing) add(e Entry) {
@@ -139,9 +139,9 @@ func (p *pairing) add(e Entry) {
 		}
 		now.note(&e)
 	case Detach:
-		if end, known := p.ended[key]; now == nil && (!known || end != Rebooted) {
+		if last := p.last[key]; now == nil && (last == nil || last.End != Rebooted) {
 			now = p.begin(key, &e)
-			now.lost = known
+			now.lost = last != nil
 		}
 		if now != nil {
 			now.note(&e)
@@ -153,11 +153,21 @@ func (p *pairing) add(e Entry) {
 			p.end(key, Released, e.Time)
 		}
 	case Refuse:
-		if now != nil && now.From.IsZero() && !now.Leased.IsZero() {
-			now.note(&e)
-			now.Error = e.Error
-			p.end(key, Refused, e.Time)
-		}
+		p.refused(key, &e)
+	}
+}
+
+// refused ends what was not attached yet. By then its addresses may have gone back.
+func (p *pairing) refused(key holder, e *Entry) {
+	now, last := p.open[key], p.last[key]
+	switch {
+	case now != nil && now.From.IsZero() && !now.Leased.IsZero():
+		now.note(e)
+		now.Error = e.Error
+		p.end(key, Refused, e.Time)
+	case now == nil && last != nil && last.End == Released && last.From.IsZero():
+		last.note(e)
+		last.End, last.Error = Refused, e.Error
 	}
 }
 
@@ -171,7 +181,7 @@ func (p *pairing) end(key holder, how End, at time.Time) {
 	if one := p.open[key]; one != nil {
 		one.End, one.To = how, at
 		p.done = append(p.done, one)
-		p.ended[key] = how
+		p.last[key] = one
 		delete(p.open, key)
 	}
 }

@@ -61,7 +61,7 @@ type Ledger struct {
 	log  *slog.Logger
 	lock *os.File
 
-	mu       sync.Mutex // guards the buffer: the fields up to the next empty line
+	mu       sync.Mutex // guards the buffer, the fields up to the next empty line, and opts.Limits
 	buffer   []chunk
 	buffered int // events
 	spare    []chunk
@@ -261,8 +261,18 @@ func (l *Ledger) Flush(ctx context.Context) error {
 	}
 }
 
+// Kept tells where the ledger is, and within what limits.
+func (l *Ledger) Kept() (dir string, limits Limits) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.opts.Dir, l.opts.Limits
+}
+
 // SetLimits has other limits from now on.
 func (l *Ledger) SetLimits(limits Limits) {
+	l.mu.Lock()
+	l.opts.Limits = limits
+	l.mu.Unlock()
 	select {
 	case l.limits <- limits:
 	case <-l.stopped:
@@ -294,10 +304,13 @@ func (l *Ledger) Stats() Stats {
 		WriteTime: time.Duration(c.spent.Load()), WriteErrors: c.errors.Load(), Failing: failing, Buffered: buffered,
 	}
 	stats.Segments, stats.Size = s.segments()
-	all := s.all()
-	stats.Events = all.count
-	if all.count > 0 {
-		stats.Oldest, stats.Newest = fromMicros(all.min), fromMicros(all.max)
-	}
+	stats.setRange(s.all())
 	return stats
+}
+
+func (s *Stats) setRange(all span) {
+	s.Events = all.count
+	if all.count > 0 {
+		s.Oldest, s.Newest = fromMicros(all.min), fromMicros(all.max)
+	}
 }

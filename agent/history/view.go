@@ -96,6 +96,7 @@ func (s *shown) last() uint64 {
 type view struct {
 	parts  []*part
 	damage []string
+	recent []readAlready // newest last
 }
 
 // part is a segment, or what is not in a block yet.
@@ -281,7 +282,7 @@ func (v *view) matching(at place, f *Filter) []Entry {
 		}
 		return out
 	}
-	b, err := readBlockAt(p.file, e)
+	b, err := v.read(at)
 	if err == nil {
 		var out []Entry
 		if out, err = b.matching(f); err == nil {
@@ -290,6 +291,32 @@ func (v *view) matching(at place, f *Filter) []Entry {
 	}
 	v.damaged("segment %s: block at %d: %v: events %d to %d are missing", p.path, e.offset, err, e.first, e.end()-1)
 	return nil
+}
+
+// readAlready is a block that the same query may ask again: around a time it looks both ways, for an address and then for its container.
+type readAlready struct {
+	place
+	*block
+}
+
+const mostRecent = 3
+
+func (v *view) read(at place) (*block, error) {
+	for _, r := range v.recent {
+		if r.place == at {
+			return r.block, nil
+		}
+	}
+	p := v.parts[at.part]
+	b, err := readBlockAt(p.file, p.entries[at.block])
+	if err != nil {
+		return nil, err
+	}
+	if len(v.recent) == mostRecent {
+		v.recent = append(v.recent[:0], v.recent[1:]...)
+	}
+	v.recent = append(v.recent, readAlready{at, b})
+	return b, nil
 }
 
 // decodeRecords is of whole records.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
@@ -28,13 +29,15 @@ type Server struct {
 	apiv1.UnimplementedHostfabricServer
 	agent     *agent.Agent
 	sandboxes *sandbox.Pool
+	ledger    Ledger          // nil: there is none
+	serving   context.Context // ends when no more is to be answered
 }
 
 // Serve answers on the listener until ctx ends, then lets running calls finish. Besides the API there is gRPC's standard health
-// service, which costs next to nothing to ask: SERVING means that the agent answers.
-func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, log *slog.Logger) error {
+// service, which costs next to nothing to ask: SERVING means that the agent answers. A nil ledger is none.
+func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, ledger Ledger, log *slog.Logger) error {
 	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
-	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes})
+	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes, ledger: ledger, serving: ctx})
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	stop := context.AfterFunc(ctx, s.GracefulStop)
 	defer stop()
@@ -239,6 +242,9 @@ func parseAddrs(in []string) ([]netip.Addr, error) {
 
 // rpcError gives an agent error its gRPC code; the text stays the agent's.
 func rpcError(err error) error {
+	if err == nil {
+		return nil
+	}
 	code := codes.Internal
 	for _, m := range []struct {
 		err  error
@@ -259,6 +265,7 @@ func rpcError(err error) error {
 		{agent.ErrDraining, codes.FailedPrecondition},
 		{agent.ErrOvertaken, codes.Aborted},
 		{agent.ErrStorage, codes.Unavailable},
+		{history.ErrBefore, codes.OutOfRange},
 	} {
 		if errors.Is(err, m.err) {
 			code = m.code

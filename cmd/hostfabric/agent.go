@@ -83,7 +83,7 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front.Go(func() error { return r.agent.Run(ctx) })
 	front.Go(func() error { return r.sandboxes.Run(ctx) })
 	front.Go(func() error { return r.dns.Run(ctx) })
-	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, log) })
+	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, r.served(), log) })
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})

@@ -15,9 +15,15 @@ import (
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
-// openLedger finds who is to be told of what happens.
-func (r *rooms) openLedger(cfg *config.Config, log *slog.Logger) (err error) {
+// openEvents opens what is to be told of what happens: the ledger, and who else wants to know.
+func (r *rooms) openEvents(cfg *config.Config, log *slog.Logger) (err error) {
 	told := ledgers{}
+	if r.kept, err = openLedger(cfg, log); err != nil {
+		return err
+	}
+	if r.kept != nil {
+		told = append(told, r.kept)
+	}
 	if r.export, err = startExport(cfg, log); err != nil {
 		return err
 	}

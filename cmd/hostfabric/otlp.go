@@ -10,15 +10,15 @@ import (
 	"github.com/hostfabric/hostfabric/agent/telemetry/otlp"
 )
 
-// export sends events to an OpenTelemetry receiver for as long as anybody records some: until it is closed, which is after the last one.
-type export struct {
+// exporter sends events to an OpenTelemetry receiver for as long as anybody records some: until it is closed, which is after the last one.
+type exporter struct {
 	*otlp.Exporter
 	cancel context.CancelFunc
 	done   chan error
 }
 
 // startExport is nil where nothing is to be sent.
-func startExport(cfg *config.Config, log *slog.Logger) (*export, error) {
+func startExport(cfg *config.Config, log *slog.Logger) (*exporter, error) {
 	to := cfg.OTLP.Endpoint
 	if to.IsZero() {
 		return nil, nil
@@ -27,20 +27,20 @@ func startExport(cfg *config.Config, log *slog.Logger) (*export, error) {
 	for key, value := range cfg.OTLP.Headers {
 		headers[key] = string(value)
 	}
-	exporter, err := otlp.New(otlp.Options{
+	sender, err := otlp.New(otlp.Options{
 		GRPC: to.GRPC, Address: to.Address, Path: to.Path, TLS: cfg.OTLP.TLS, Headers: headers, Host: cfg.Host, Version: version, Log: log.With("room", "otlp"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &export{Exporter: exporter, cancel: cancel, done: make(chan error, 1)}
-	go func() { e.done <- exporter.Run(ctx) }()
+	e := &exporter{Exporter: sender, cancel: cancel, done: make(chan error, 1)}
+	go func() { e.done <- sender.Run(ctx) }()
 	return e, nil
 }
 
 // close sends what there still is.
-func (e *export) close() error {
+func (e *exporter) close() error {
 	e.cancel()
 	return <-e.done
 }

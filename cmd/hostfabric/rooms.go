@@ -47,8 +47,8 @@ type rooms struct {
 
 	reloading sync.Mutex // one reload at a time
 
-	ledger   agent.Ledger // never nil
-	export   *export      // nil: events are sent to nobody
+	ledger   agent.Ledger // of all who are told what happens
+	export   *exporter    // nil: events are sent to nobody
 	sessions *sessionLog
 
 	leases  *ipam.Allocator
@@ -75,6 +75,8 @@ type rooms struct {
 	holds         *notes.Store[sandbox.Hold]
 	sandboxMounts *sandbox.Mounts
 	sandboxes     *sandbox.Pool
+
+	kept *history.Ledger // the ledger; nil: there is none
 }
 
 // newRooms prepares the host and builds the rooms; none of them runs yet. The lease file comes first: its lock keeps a
@@ -91,7 +93,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.leases, err = openLeases(cfg, log); err != nil {
 		return nil, err
 	}
-	if err := r.openLedger(cfg, log); err != nil {
+	if err := r.openEvents(cfg, log); err != nil {
 		return nil, err
 	}
 	if r.source, err = newBlockSource(cfg, log); err != nil {
@@ -257,6 +259,9 @@ func (r *rooms) close() {
 	if r.export != nil {
 		errs = append(errs, r.export.close())
 	}
+	if r.kept != nil { // the last one: all others may have something to tell
+		errs = append(errs, r.kept.Close())
+	}
 	if err := errors.Join(errs...); err != nil {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
@@ -264,7 +269,10 @@ func (r *rooms) close() {
 
 // metrics are what the metrics are read from.
 func (r *rooms) metrics() telemetry.Sources {
-	src := telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count}
+	src := telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count, DNS: r.dns.Stats}
+	if r.kept != nil {
+		src.Ledger = r.kept.Stats
+	}
 	if r.export != nil {
 		src.OTLP = r.export.Stats
 	}

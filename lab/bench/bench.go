@@ -51,6 +51,8 @@ type Options struct {
 	Churn            time.Duration // that a rate of churn.sustained has to last
 	Namespaces       int           // of churn.sustained: it takes two for each container a second
 	Rounds           int           // of ipam.durable
+	LedgerRounds     int           // of ledger.ingest
+	LedgerEvents     int           // of ledger.query; ledger.size takes a tenth
 	Prefixes         int           // of fib.100k and failover.100k
 	BFD              bool          // of failover.* and restart.*: hosts and ToRs watch one another
 	Progress         func(fabric.Progress)
@@ -87,6 +89,9 @@ var All = []Benchmark{
 	{"sandbox.acquire", one(sandboxAcquire)},
 	{"sandbox.refill", one(sandboxRefill)},
 	{"ipam.durable", ipamDurable},
+	{"ledger.ingest", ledgerIngest},
+	{"ledger.size", ledgerSize},
+	{"ledger.query", ledgerQuery},
 	{"memory.idle", one(memoryIdle)},
 	{"memory.5000", memory5000},
 	{"fib.100k", fib100k},
