@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -79,8 +80,9 @@ func (e emitter) peers(all []bgp.PeerStatus) {
 			e.set(peerPrefixesFamily, float64(f.Received), peer, family, "received")
 			e.set(peerPrefixesFamily, float64(f.Accepted), peer, family, "accepted")
 			e.set(peerPrefixesFamily, float64(f.Advertised), peer, family, "advertised")
-			for reason, n := range f.RefusedBy() {
-				e.set(refusedFamily, float64(n), peer, family, string(reason))
+			refused := maps.Collect(f.RefusedBy())
+			for _, reason := range []bgp.Reason{bgp.OwnSpace, bgp.NotListed, bgp.NextHop, bgp.Loop} {
+				e.set(refusedFamily, float64(refused[reason]), peer, family, string(reason))
 			}
 			own += f.Refused.OwnSpace
 		}
