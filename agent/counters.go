@@ -19,15 +19,15 @@ func (c Counters) Attached() (ok, failed uint64) { return sum(c.Attach) }
 // Detached counts the detaches that succeeded and that failed.
 func (c Counters) Detached() (ok, failed uint64) { return sum(c.Detach) }
 
-func sum(all []Verbs) (ok, bad uint64) {
+func sum(all []Verbs) (ok, failed uint64) {
 	for _, v := range all {
-		if v.Result == resultNames[failed] {
-			bad += v.Latency.Count()
+		if v.Result == resultNames[resultFailed] {
+			failed += v.Latency.Count()
 		} else {
 			ok += v.Latency.Count()
 		}
 	}
-	return ok, bad
+	return ok, failed
 }
 
 // Verbs are those of one kind that came by one front-end and ended alike.
@@ -73,9 +73,9 @@ func (a *Agent) Counters() Counters {
 type result uint8
 
 const (
-	ok       result = iota
-	repeated        // there was nothing to do
-	failed
+	resultDone     result = iota
+	resultRepeated        // there was nothing to do
+	resultFailed
 )
 
 var resultNames = [...]string{"ok", "repeated", "error"}

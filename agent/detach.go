@@ -47,13 +47,13 @@ func (v *verb) detach(ctx context.Context, key Key, why string) (found bool, err
 	if !held && !recorded {
 		return false, nil
 	}
-	v.owner, v.event.Owner, v.event.Addresses = ep.Owner, ep.Owner, ep.Addresses
 	// From here the container goes whatever the caller does: half a detach helps nobody.
 	ctx = context.WithoutCancel(ctx)
 	addrs := leaseAddrs(leases)
 	if !held {
 		addrs = ep.Addresses
 	}
+	v.owner, v.known.Owner, v.known.Addresses = ep.Owner, ep.Owner, addrs
 	spec := endpoint.Spec{HostLink: endpoint.HostLink(key.ContainerID, key.Interface), Addrs: addrs}
 	for _, r := range hostRoutes(spec) {
 		if err := a.table.Delete(ctx, routes.Endpoints, r.Prefix); err != nil {
@@ -72,7 +72,7 @@ func (v *verb) detach(ctx context.Context, key Key, why string) (found bool, err
 	case a.lapsed(key):
 		v.did(leaseEvent(history.Detach, key, leases), why)
 	default: // of what no attach finished, only the lease has to be told of
-		v.result = ok
+		v.result = resultDone
 	}
 	a.releaseWhenGone(key, ep.Netns, gone)
 	a.log.Info("detached", "container", key.ContainerID, "interface", key.Interface, "addresses", spec.Addrs)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,34 +48,29 @@ func (a *Agent) released(key Key, leases []ipam.Lease, why string) {
 type verb struct {
 	*Agent
 	tally  *tally
-	owner  string
-	event  history.Event // what is known of it, for the case that it fails
 	began  time.Time
+	owner  string
 	result result
+	known  history.Event  // what is to be told of it if it fails
+	asked  *AttachRequest // the same; nil for a detach
 }
 
 func (a *Agent) attaching(req AttachRequest) *verb {
-	e := history.Event{Owner: req.Owner, Detail: "attach"}
-	if req.Key.Validate() == nil {
-		e.Container, e.Interface = req.ContainerID, req.Interface
-	}
-	if req.validate() == nil { // all of it has the size that it may have
-		e.Addresses, e.Pool, e.Name, e.Aliases, e.Labels = req.Addresses, req.Pool, req.Name, req.Aliases, req.Labels
-	}
-	return &verb{Agent: a, tally: &a.counters.attach, owner: req.Owner, event: e, began: time.Now(), result: repeated}
+	v := a.begin(&a.counters.attach, req.Key, "attach")
+	v.owner, v.known.Owner, v.asked = req.Owner, req.Owner, &req
+	return v
 }
 
-func (a *Agent) detaching(key Key) *verb {
-	e := history.Event{Detail: "detach"}
-	if key.Validate() == nil {
-		e.Container, e.Interface = key.ContainerID, key.Interface
-	}
-	return &verb{Agent: a, tally: &a.counters.detach, event: e, began: time.Now(), result: repeated}
+func (a *Agent) detaching(key Key) *verb { return a.begin(&a.counters.detach, key, "detach") }
+
+func (a *Agent) begin(t *tally, key Key, what string) *verb {
+	e := history.Event{Container: key.ContainerID, Interface: key.Interface, Detail: what}
+	return &verb{Agent: a, tally: t, began: time.Now(), result: resultRepeated, known: e}
 }
 
 // did tells what has been done.
 func (v *verb) did(e history.Event, detail string) {
-	v.owner, v.result = e.Owner, ok
+	v.owner, v.result = e.Owner, resultDone
 	e.Duration, e.Detail = time.Since(v.began), detail
 	v.tell(e)
 }
@@ -86,9 +82,17 @@ func (v *verb) end(err error) {
 		v.tally.count(v.owner, v.result, took)
 		return
 	}
-	v.tally.count(v.owner, failed, took)
-	v.event.Duration = took
-	v.refuse(v.event, err)
+	v.tally.count(v.owner, resultFailed, took)
+	e := v.known
+	e.Duration = took
+	if (Key{ContainerID: e.Container, Interface: e.Interface}).Validate() != nil {
+		e.Container, e.Interface = "", ""
+	}
+	if r := v.asked; r != nil && r.validate() == nil { // all of it has the size that it may have
+		d := r.clone()
+		e.Addresses, e.Pool, e.Name, e.Aliases, e.Labels = slices.Clone(r.Addresses), r.Pool, d.Name, d.Aliases, d.Labels
+	}
+	v.refuse(e, err)
 }
 
 // refuse tells that something was not done.

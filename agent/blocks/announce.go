@@ -75,11 +75,8 @@ func (k *Keeper) giveReasons(set []netip.Prefix, because cause) {
 			delete(k.reasons, p)
 		}
 	}
-	for len(k.reasons) > maxReasons {
-		for p := range k.reasons {
-			delete(k.reasons, p)
-			break
-		}
+	if len(k.reasons) > maxReasons {
+		clear(k.reasons) // those of long ago, and the newest with them, which is no great loss
 	}
 }
 
