@@ -318,3 +318,46 @@ func TestEventsOfAContainerAreInOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestVerbsAreCounted by the front-end they came by and what became of them.
+func TestVerbsAreCounted(t *testing.T) {
+	r := simpleRig(t, "10.64.0.0/26")
+	pod, bad := request("pod"), request("bad")
+	pod.Owner, bad.Netns = agent.OwnerCNI("pods"), "relative"
+	for range 2 {
+		if _, err := r.Attach(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Attach(t.Context(), bad)
+	if n := r.CountEndpoints(); n["cni"] != 1 || n["api"] != 0 {
+		t.Errorf("endpoints %v", n)
+	}
+	for range 2 {
+		if _, err := r.Detach(t.Context(), pod.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counts := func(all []agent.Verbs) string {
+		var texts []string
+		for _, v := range all {
+			if n := v.Latency.Count(); n > 0 {
+				texts = append(texts, fmt.Sprintf("%s %s %d", v.FrontEnd, v.Result, n))
+				if v.Latency.Sum <= 0 {
+					t.Errorf("%+v took no time", v)
+				}
+			}
+		}
+		return strings.Join(texts, ", ")
+	}
+	c := r.Counters()
+	if got, want := counts(c.Attach), "api error 1, cni ok 1, cni repeated 1"; got != want {
+		t.Errorf("attaches %q, want %q", got, want)
+	}
+	if got, want := counts(c.Detach), " repeated 1, cni ok 1"; got != want {
+		t.Errorf("detaches %q, want %q", got, want)
+	}
+	if ok, failed := c.Attached(); ok != 2 || failed != 1 {
+		t.Errorf("attached %d, %d failed", ok, failed)
+	}
+}
