@@ -61,6 +61,15 @@ func tellAnnounced(ledger agent.Ledger, keeper *blocks.Keeper, added, withdrawn 
 	}
 }
 
+// session follows a BGP session for those who depend on it.
+func (r *rooms) session(p bgp.PeerStatus) {
+	if link := p.Address.Zone(); link != "" {
+		r.routers.Session(link, p.State == bgp.StateEstablished)
+	}
+	r.sessions.bgp(p)
+	r.over.Session(p)
+}
+
 // sessionLog tells the ledger of the sessions of one kind, as they come and go. What came or went while no agent looked is not told: when
 // it was is not known, or it is long ago, and the ledger is in the order of time. So a session that is older than this run is merely
 // taken note of, and one that is found down was never up.

@@ -27,7 +27,6 @@ import (
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
-	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -174,15 +173,6 @@ func (r *rooms) newSandboxes() (_ *sandbox.Pool, err error) {
 		r.agent, r.sandboxMounts, r.holds), nil
 }
 
-// session follows a BGP session for those who depend on it.
-func (r *rooms) session(p bgp.PeerStatus) {
-	if link := p.Address.Zone(); link != "" {
-		r.routers.Session(link, p.State == bgp.StateEstablished)
-	}
-	r.sessions.bgp(p)
-	r.over.Session(p)
-}
-
 // watchPaths has the paths to the peers watched that the speaker was given.
 func (r *rooms) watchPaths(ctx context.Context, cfg *config.Config, peers []bgp.Peer) error {
 	var found []netip.Addr
@@ -265,18 +255,6 @@ func (r *rooms) close() {
 	if err := errors.Join(errs...); err != nil {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
-}
-
-// metrics are what the metrics are read from.
-func (r *rooms) metrics() telemetry.Sources {
-	src := telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count, DNS: r.dns.Stats}
-	if r.kept != nil {
-		src.Ledger = r.kept.Stats
-	}
-	if r.export != nil {
-		src.OTLP = r.export.Stats
-	}
-	return src
 }
 
 // fronts are the listeners of the front-ends.
