@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/hostfabric/hostfabric/agent/history"
 )
 
 // Description is what a caller says of an endpoint. It is kept as long as the endpoint is, and changes nothing in the kernel.
@@ -104,6 +106,10 @@ func (d Description) clone() Description {
 	return d
 }
 
+func (d Description) equal(o Description) bool {
+	return d.Name == o.Name && slices.Equal(d.Aliases, o.Aliases) && maps.Equal(d.Labels, o.Labels)
+}
+
 func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
@@ -134,6 +140,9 @@ func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
 
 // describe is Describe for who holds the key's lock.
 func (a *Agent) describe(ep Endpoint, d Description) error {
+	if d.equal(ep.Description) {
+		return nil
+	}
 	d = d.clone()
 	var err error
 	if d.undescribed() {
@@ -146,6 +155,7 @@ func (a *Agent) describe(ep Endpoint, d Description) error {
 	}
 	ep.Description = d
 	a.record(ep)
+	a.tell(eventOf(history.Describe, ep))
 	return nil
 }
 

@@ -118,6 +118,7 @@ type fabric struct {
 	calls  int            // of Routes
 	peers  []string
 	status []string // of the speaker
+	said   []string // changes of the announcements
 }
 
 func (f *fabric) events() bgp.Events {
@@ -138,6 +139,11 @@ func (f *fabric) events() bgp.Events {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.synced++
+		},
+		Announced: func(added, withdrawn []netip.Prefix) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.said = append(f.said, fmt.Sprint("+", added, " -", withdrawn))
 		},
 		Peer: func(p bgp.PeerStatus) {
 			f.mu.Lock()

@@ -250,6 +250,9 @@ func TestBlocks(t *testing.T) {
 	}
 	f.allocate("b")
 	f.want("b", "10.2.0.0")
+	if leased, stray := f.Count(); leased != 2 || stray != 1 {
+		t.Errorf("%d leased, %d outside every block", leased, stray)
+	}
 	f.release("a")
 	if q := f.Quarantined(); len(q) != 1 || q[0].Block.IsValid() {
 		t.Errorf("quarantined outside every block: %+v", q)

@@ -29,7 +29,7 @@ func TestAnnouncementsAreTagged(t *testing.T) {
 	speaker := &listener{}
 	k := &Keeper{opts: Options{Settings: Settings{Communities: tags, LargeCommunities: large}}, log: slog.New(slog.DiscardHandler), speaker: speaker}
 	set := prefixes("10.64.0.0/26", "10.64.0.64/26", "fd00:64::/64")
-	if why := k.announce(t.Context(), set, set[1:2]); why != nil {
+	if why := k.announce(t.Context(), set, set[1:2], cause{}); why != nil {
 		t.Fatal(why)
 	}
 	for i, a := range speaker.set {
@@ -56,7 +56,7 @@ func TestMarksFollow(t *testing.T) {
 	set := prefixes("10.64.0.0/26", "10.64.1.0/25")
 	want := func(text string) {
 		t.Helper()
-		if why := k.announce(t.Context(), set, nil); why != nil {
+		if why := k.announce(t.Context(), set, nil, cause{}); why != nil {
 			t.Fatal(why)
 		}
 		var got []bgp.LargeCommunity
@@ -73,7 +73,7 @@ func TestMarksFollow(t *testing.T) {
 	k.followed.host = k.host
 	want("[{1 26 1} {1 25 1}]")
 	k.speaker = asked
-	if why := k.announce(t.Context(), set, nil); why != nil || asked.set != nil {
+	if why := k.announce(t.Context(), set, nil, cause{}); why != nil || asked.set != nil {
 		t.Errorf("the same was announced again: %v, %v", asked.set, why)
 	}
 }

@@ -54,6 +54,7 @@ type Config struct {
 	DNS      DNS
 	History  History
 	Metrics  Metrics
+	OTLP     OTLP
 	Log      Log
 }
 
@@ -156,7 +157,10 @@ func (d Docker) Driver() string { return strings.TrimSuffix(filepath.Base(d.Sock
 const dockerSuffix = ".sock"
 
 // Metrics is about the HTTP listener for Prometheus.
-type Metrics struct{ Listen Listener }
+type Metrics struct {
+	Listen Listener
+	Pprof  bool // profiles of the process are to be had there, too
+}
 
 // Log says what is logged and how.
 type Log struct {

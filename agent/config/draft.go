@@ -16,6 +16,7 @@ type draft struct {
 	fabric []located[netip.Prefix]
 	pools  []poolDraft
 	etcd   etcdDraft
+	otlp   otlpDraft
 
 	poolsKnown bool // the pools parsed, so that looking for a block in them makes sense
 }

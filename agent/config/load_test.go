@@ -175,7 +175,7 @@ dns:
   community: 65010
   hosts: [{name: r1h2, addresses: [10.64.0.64], blocks: [10.64.0.64/26]}]
 history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
-metrics: {listen: ":9179"}
+metrics: {listen: ":9179", pprof: true}
 log: {level: debug, format: json}
 `)
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "tor.key"), []byte("s3cret\n"), 0o600); err != nil {
@@ -238,7 +238,7 @@ log: {level: debug, format: json}
 			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 		},
 		History: History{Dir: "/srv/ledger", MaxSize: 512 << 20, MaxAge: 24 * time.Hour, Flush: time.Second},
-		Metrics: Metrics{Listener{"tcp", ":9179"}},
+		Metrics: Metrics{Listen: Listener{"tcp", ":9179"}, Pprof: true},
 		Log:     Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
 	got, err := Load(path, nil)

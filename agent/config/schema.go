@@ -125,6 +125,10 @@ var fields = []field[draft]{
 	{"history.flush", "100ms", put(func(d *draft) *time.Duration { return &d.History.Flush }, parseDuration(time.Millisecond, time.Minute))},
 	{"history.sync", "5s", put(func(d *draft) *time.Duration { return &d.History.Sync }, parseDuration(0, time.Hour))},
 	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
+	{"metrics.pprof", "false", put(func(d *draft) *bool { return &d.Metrics.Pprof }, parseBool)},
+	{"otlp.endpoint", "", put(func(d *draft) *OTLPEndpoint { return &d.OTLP.Endpoint }, parseOTLPEndpoint)},
+	{"otlp.headers_file", "", put(func(d *draft) *string { return &d.otlp.headersFile }, asIs)},
+	{"otlp.ca_file", "", put(func(d *draft) *string { return &d.otlp.caFile }, asIs)},
 	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
 }

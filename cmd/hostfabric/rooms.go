@@ -48,6 +48,10 @@ type rooms struct {
 	reloading sync.Mutex // one reload at a time
 	telling   sync.Mutex // see tellHosts
 
+	ledger   agent.Ledger // of all who are told what happens
+	export   *exporter    // nil: events are sent to nobody
+	sessions *sessionLog
+
 	leases  *ipam.Allocator
 	source  *blockSource
 	fib     *kernel.FIB
@@ -91,7 +95,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.leases, err = openLeases(cfg, log); err != nil {
 		return nil, err
 	}
-	if r.kept, err = openLedger(cfg, log); err != nil {
+	if err := r.openEvents(cfg, log); err != nil {
 		return nil, err
 	}
 	if r.source, err = newBlockSource(cfg, log); err != nil {
@@ -127,9 +131,10 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}); err != nil {
 		return nil, err
 	}
-	r.speaker = newSpeaker(cfg, r.learner, r.session, r.hosts, log)
+	r.sessions = newSessionLog(r.ledger, history.SessionUp, history.SessionDown)
+	r.speaker = newSpeaker(cfg, r.learner, r.session, r.announced, r.hosts, log)
 	r.over = failover.New(r.fib, r.speaker, log.With("room", "failover"))
-	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, log)
+	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, newSessionLog(r.ledger, history.BFDUp, history.BFDDown), log)
 	if r.links, err = uplink.NewLinks(nil, uplink.LinkEvents{
 		Down: func(peer netip.Addr, link string) { r.over.PathDown(peer, "link "+link+" is down") },
 	}, log.With("room", "uplink")); err != nil {
@@ -169,17 +174,8 @@ func (r *rooms) newSandboxes() (_ *sandbox.Pool, err error) {
 	if r.sandboxMounts, err = sandbox.NewMounts(r.cfg.SandboxDir()); err != nil {
 		return nil, err
 	}
-	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Log: r.log.With("room", "sandbox")},
+	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Ledger: r.ledger, Log: r.log.With("room", "sandbox")},
 		r.agent, r.sandboxMounts, r.holds), nil
-}
-
-// session follows a BGP session for those who depend on it.
-func (r *rooms) session(p bgp.PeerStatus) {
-	if link := p.Address.Zone(); link != "" {
-		r.routers.Session(link, p.State == bgp.StateEstablished)
-	}
-	r.over.Session(p)
-	r.hosts.Session(p)
 }
 
 // watchPaths has the paths to the peers watched that the speaker was given.
@@ -193,6 +189,7 @@ func (r *rooms) watchPaths(ctx context.Context, cfg *config.Config, peers []bgp.
 	r.hosts.SetPeers(found, len(peers)-len(found))
 	r.links.SetPeers(found)
 	r.over.SetPeers(found)
+	r.sessions.keep(found)
 	return r.bfd.set(ctx, cfg, peers)
 }
 
@@ -256,6 +253,9 @@ func (r *rooms) close() {
 	if r.leases != nil {
 		errs = append(errs, r.leases.Close())
 	}
+	if r.export != nil {
+		errs = append(errs, r.export.close())
+	}
 	if r.kept != nil { // the last one: all others may have something to tell
 		errs = append(errs, r.kept.Close())
 	}
@@ -263,16 +263,6 @@ func (r *rooms) close() {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
 }
-
-// metricSource is what the metrics are read from.
-type metricSource struct {
-	*agent.Agent
-	sandboxes *sandbox.Pool
-}
-
-func (s metricSource) Sandboxes() sandbox.Status { return s.sandboxes.Status() }
-
-func (r *rooms) metrics() metricSource { return metricSource{r.agent, r.sandboxes} }
 
 // fronts are the listeners of the front-ends.
 type fronts struct {
@@ -353,7 +343,7 @@ func (r *rooms) blockOptions() blocks.Options {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
 		},
-		Mark: r.mark, Follow: r.follow, Log: r.log.With("room", "blocks"),
+		Mark: r.mark, Follow: r.follow, Ledger: r.ledger, Log: r.log.With("room", "blocks"),
 	}
 }
 
@@ -380,7 +370,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 
 func (r *rooms) agentOptions() agent.Options {
 	return agent.Options{
-		Ledger: r.told(), Host: r.cfg.Host, Version: version,
+		Host: r.cfg.Host, Version: version,
 		Live: func() agent.Live {
 			cfg := r.running.Load()
 			return agent.Live{ASN: cfg.ASN, RouterID: r.routerID(cfg), Budget: blocks.Budget(cfg.Budget), Settle: cfg.IPAM.Settle}
@@ -391,7 +381,7 @@ func (r *rooms) agentOptions() agent.Options {
 			}
 			return r.uplinks.Found().MTU
 		},
-		Reloader: r, Registry: r.source.roster, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
+		Reloader: r, Registry: r.source.roster, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Ledger: r.ledger, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.linkProblems, Firewall: r.guard,
 		Names: r.names, DNS: func() agent.DNSStatus { return r.dns.Status() },

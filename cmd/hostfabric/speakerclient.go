@@ -22,11 +22,11 @@ import (
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
-// newSpeaker is the client of the speaker process; what it learns goes to the learner, and what becomes of the sessions to
-// session, what becomes of the process to known.
-func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), known *hosts.Directory, log *slog.Logger) *bgp.Speaker {
+// newSpeaker is the client of the speaker process; what it learns goes to the learner, what becomes of the sessions to session, of the
+// announcements to announced, and of the process to known.
+func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), announced func(added, withdrawn []netip.Prefix), known *hosts.Directory, log *slog.Logger) *bgp.Speaker {
 	events := learner.Events()
-	events.Peer = session
+	events.Peer, events.Announced = session, announced
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
 	events.Status = func(s bgp.Status) {
 		marker.set(s, log)

@@ -1,14 +1,10 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -74,8 +70,8 @@ func (a *arena) settle(ctx context.Context, containers []fabric.Container) error
 	return failed.first
 }
 
-// memory5000 is what an agent needs for many endpoints: memory, time to compare them all with their leases, and time to start
-// again and take them over.
+// memory5000 is what an agent needs for many endpoints: memory, time to compare them all with their leases, to tell its metrics, and to
+// start again and take them over.
 func memory5000(ctx context.Context, o Options) ([]Result, error) {
 	const name = "memory.5000"
 	var results []Result
@@ -114,6 +110,10 @@ func memory5000(ctx context.Context, o Options) ([]Result, error) {
 				Name: name + ".restart", Unit: "ms", Value: milliseconds(after.took), Target: "for comparison",
 				Conditions: "from the start of an agent whose predecessor was killed until it has answered its first attach; " + with,
 			}.against(fmt.Sprintf("with %d endpoints", fewEndpoints), milliseconds(before.took)),
+			Result{
+				Name: name + ".scrape", Unit: "ms", Value: after.scrape, Target: "for comparison",
+				Conditions: fmt.Sprintf("p50 of %d scrapes of the agent's metrics, one after the other; %s", scrapes, with),
+			}.against(fmt.Sprintf("with %d endpoints", fewEndpoints), before.scrape),
 		}
 		return nil
 	})
@@ -131,6 +131,7 @@ func (a *arena) memory(figure string) (float64, error) {
 // restarted is how an agent came back.
 type restarted struct {
 	took, reconcile time.Duration
+	scrape          float64 // ms
 	memory          float64 // MB
 }
 
@@ -168,6 +169,9 @@ func (a *arena) restart(ctx context.Context, c fabric.Container) (restarted, err
 	if err != nil {
 		return r, err
 	}
+	if r.scrape, err = a.scrapeTime(ctx); err != nil {
+		return r, err
+	}
 	r.memory, err = a.memory("VmRSS:")
 	return r, errors.Join(err, awaitNoLink(ctx, c.NS, containerLink))
 }
@@ -203,36 +207,6 @@ func (a *arena) dialAgain(ctx context.Context) (*workload.Hosts, error) {
 		return nil, err
 	}
 	return workload.Dial(a.lab)
-}
-
-// reconcileTime reads hostfabric_reconcile_seconds; it is 0 as long as nobody listens.
-func (a *arena) reconcileTime(ctx context.Context) (time.Duration, error) {
-	const metric = "hostfabric_reconcile_seconds "
-	socket := a.lab.Plan.SocketPath(a.host.Name, "metrics.sock")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("metrics of %s: %w", a.host.Name, err)
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if text, ok := strings.CutPrefix(lines.Text(), metric); ok {
-			seconds, err := strconv.ParseFloat(text, 64)
-			return time.Duration(seconds * float64(time.Second)), err
-		}
-	}
-	return 0, errors.Join(fmt.Errorf("metrics of %s: no %s", a.host.Name, metric), lines.Err())
 }
 
 const (
