@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type Options struct {
 	// Sync is how long what was written may wait to be on the disk itself; 0: until the kernel does it. A crash of the machine loses these.
 	Sync time.Duration
 	Log  *slog.Logger
+
+	blockEvents int   // of a block; 0 takes what it should be
+	segmentSize int64 // the same
 }
 
 const (
@@ -66,6 +70,7 @@ type Ledger struct {
 	buffered int // events
 	spare    []chunk
 	lost     uint64 // events since the last one that said so
+	lostWhy  string
 	failing  string // why nothing can be written at the moment
 	closed   bool
 
@@ -110,6 +115,9 @@ type Stats struct {
 func Open(o Options) (*Ledger, error) {
 	if o.Flush == 0 {
 		o.Flush = defaultFlush
+	}
+	if o.blockEvents == 0 {
+		o.blockEvents = blockEvents
 	}
 	if o.BootID == "" {
 		id, err := os.ReadFile(bootIDFile)
@@ -159,6 +167,9 @@ func (l *Ledger) Record(e Event) {
 	l.mu.Lock()
 	if l.closed || !l.hasRoom() {
 		l.lost++
+		if l.failing != "" {
+			l.lostWhy = "could not be written: " + l.failing
+		}
 		l.mu.Unlock()
 		l.counters.dropped.Add(1)
 		return
@@ -212,13 +223,9 @@ func (l *Ledger) take() []chunk {
 	taken := l.buffer
 	l.buffer, l.buffered = nil, 0
 	if l.lost > 0 {
-		why := "they came faster than they could be written"
-		if l.failing != "" {
-			why = "could not be written: " + l.failing
-		}
 		l.hasRoom()
-		l.put(&Event{Time: time.Now(), Kind: Dropped, Count: l.lost, Detail: why})
-		l.lost = 0
+		l.put(&Event{Time: time.Now(), Kind: Dropped, Count: l.lost, Detail: cmp.Or(l.lostWhy, "they came faster than they could be written")})
+		l.lost, l.lostWhy = 0, ""
 		l.counters.recorded.Add(1)
 	}
 	return taken

@@ -18,6 +18,9 @@ const (
 
 // segmentSize is what a segment grows to.
 func (w *writer) segmentSize() int64 {
+	if w.l.opts.segmentSize > 0 {
+		return w.l.opts.segmentSize
+	}
 	return min(max(w.limits.MaxSize/partsOfSize, smallestSegment), largestSegment)
 }
 
@@ -68,10 +71,7 @@ func (w *writer) tidy() {
 
 // retain deletes what exceeds the limits. A query that has a segment open goes on reading it.
 func (w *writer) retain(now time.Time) {
-	total := w.tail.size
-	if w.seg != nil {
-		total += w.seg.size
-	}
+	total := w.tail.size + w.segmentSize() // what the segment that is being written may come to
 	for _, s := range w.sealed {
 		total += s.size
 	}
