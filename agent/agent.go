@@ -47,6 +47,8 @@ type RouteTable interface {
 	Update(owner routes.Owner, upserts []routes.Route, deletes []netip.Prefix)
 	Synced(owner routes.Owner)
 	Status(of ...routes.Owner) []routes.Status
+	Amiss() []routes.Status
+	Stats() routes.Stats
 	WaitIdle(ctx context.Context) error
 }
 
@@ -106,7 +108,9 @@ type Options struct {
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
 	Names     Names         // nil: endpoints have no names in DNS
-	Ledger    Ledger        // nil: what happens is forgotten
+	// DNS tells of the server that answers for Names; nil: there is none.
+	DNS    func() DNSStatus
+	Ledger Ledger // nil: what happens is forgotten
 	// ReservationGrace is for how long a reservation that nobody takes up stays; 0 takes 2 min.
 	ReservationGrace time.Duration
 	Log              *slog.Logger
@@ -139,6 +143,7 @@ type Agent struct {
 	endpoints map[Key]Endpoint
 	retiring  map[Key]retirement
 	reserved  map[Key]time.Time // until when reservations are not orphans
+	ended     map[Key]struct{}  // leases of an earlier run without a link: what was attached with them is over
 
 	// Owned by Run's reconciliation, and by restore before it.
 	orphans ipam.Orphans
@@ -146,6 +151,7 @@ type Agent struct {
 
 	drain     *drainer
 	counters  counters
+	refusals  refusals
 	finishers sync.WaitGroup // goroutines that release leases once their links are gone
 }
 
@@ -184,6 +190,7 @@ func New(opts Options, leases *ipam.Allocator, keeper *blocks.Keeper, wirer Wire
 		endpoints: make(map[Key]Endpoint),
 		retiring:  make(map[Key]retirement),
 		reserved:  make(map[Key]time.Time),
+		ended:     make(map[Key]struct{}),
 	}
 }
 
@@ -203,6 +210,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	err := g.Wait()
 	close(a.stopping)
 	a.finishers.Wait()
+	a.sumRefusals()
 	return err
 }
 
@@ -253,6 +261,7 @@ func (a *Agent) Endpoint(key Key) (Endpoint, bool) {
 func (a *Agent) record(ep Endpoint) {
 	a.mu.Lock()
 	a.endpoints[ep.Key] = ep
+	delete(a.ended, ep.Key)
 	a.mu.Unlock()
 	a.opts.Names.Publish(ep)
 }
@@ -275,6 +284,26 @@ func (a *Agent) Lookup(ctx context.Context, key Key) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("%s: %w", key, ErrNotFound)
 	}
 	return ep, nil
+}
+
+// CountEndpoints counts what is attached, by the front-end it came by.
+func (a *Agent) CountEndpoints() map[string]int {
+	n := make(map[string]int, len(frontEnds))
+	for _, name := range frontEnds {
+		n[name] = 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, ep := range a.endpoints {
+		n[frontEnds[frontEnd(ep.Owner)]]++
+	}
+	return n
+}
+
+func (a *Agent) countEndpoints() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.endpoints)
 }
 
 // Endpoints lists what is attached, by key.

@@ -20,6 +20,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/history/historytest"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/ipam/static"
@@ -37,6 +38,7 @@ type rig struct {
 	speaker    *fakeSpeaker
 	firewall   *fakeFirewall
 	names      *fakeNames
+	ledger     *historytest.Ledger
 	forwarding func(error)  // sets what the agent finds when it looks at the kernel's forwarding
 	settle     atomic.Int64 // for how long ToRs are given time, in ns
 	links      []string     // what is wrong with the links to peers, for a look from the test's goroutine
@@ -62,7 +64,7 @@ func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, 
 	}
 	var mu sync.Mutex
 	var off error
-	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}, firewall: &fakeFirewall{}, names: &fakeNames{}}
+	r := &rig{leases: leases, wirer: wirer, table: &fakeTable{}, speaker: &fakeSpeaker{}, firewall: &fakeFirewall{}, names: &fakeNames{}, ledger: &historytest.Ledger{}}
 	drainFile := filepath.Join(filepath.Dir(file), "drain.json")
 	drained, err := agent.LoadDrain(drainFile)
 	if err != nil {
@@ -85,7 +87,7 @@ func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, 
 	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, ReservationGrace: 2 * time.Second, Notes: notes, Log: log,
 		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
 		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain,
-		Links: func() []string { return r.links }, Firewall: r.firewall, Names: r.names},
+		Links: func() []string { return r.links }, Firewall: r.firewall, Names: r.names, Ledger: r.ledger},
 		leases, keeper, wirer, r.table, r.speaker)
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -22,7 +23,8 @@ import (
 // later one fails. A repeated key returns the recorded endpoint if it still is as it was left, and repairs it if its
 // link died with an earlier namespace.
 func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err error) {
-	defer func() { count(err, &a.counters.attached, &a.counters.attachFailed) }()
+	v := a.attaching(req)
+	defer func() { v.end(err) }()
 	if err := req.validate(); err != nil {
 		return Endpoint{}, err
 	}
@@ -38,6 +40,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	if err := a.awaitRetired(ctx, req.Key); err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: waiting for its last detach: %w", req.Key, err)
 	}
+	detail := ""
 	if ep, ok := a.Endpoint(req.Key); ok {
 		done, err := a.again(ctx, ep, req)
 		if err != nil || done.HostInterface != "" {
@@ -46,6 +49,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 		if req.undescribed() {
 			req.Description = ep.Description
 		}
+		detail = "wired anew: its earlier link was gone"
 	}
 	if err := a.refused(); err != nil {
 		return Endpoint{}, fmt.Errorf("attach %s: %w", req.Key, err)
@@ -54,6 +58,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	if err != nil {
 		return Endpoint{}, err
 	}
+	v.did(eventOf(history.Attach, ep), detail)
 	a.log.Info("attached", "container", ep.ContainerID, "interface", ep.Interface, "addresses", ep.Addresses, "link", ep.HostInterface)
 	return ep, nil
 }
@@ -131,7 +136,8 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 			if stranded {
 				return fmt.Errorf("lease of %v is kept, its link is still there", leaseAddrs(leases))
 			}
-			_, err := a.leases.Release(leaseKey(req.Key))
+			leases, err := a.leases.Release(leaseKey(req.Key))
+			a.released(req.Key, leases, "its attach failed")
 			return err
 		})
 	}
@@ -165,8 +171,8 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	}
 
 	ep := fromWired(req.Key, req.Owner, wired)
-	if !req.undescribed() {
-		ep.Description = req.Description.clone()
+	if d := req.Description; !d.undescribed() {
+		ep.Description = d.clone()
 		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
 			return Endpoint{}, fmt.Errorf("attach %s: %w: %w", req.Key, ErrStorage, err)
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/hostfabric/hostfabric/agent/history"
 )
 
 // Description is what a caller says of an endpoint. It is kept as long as the endpoint is, and changes nothing in the kernel.
@@ -78,12 +80,21 @@ func (d Description) Validate() error {
 	return errors.Join(errs...)
 }
 
-func validName(what, name string) error {
-	ok := len(name) <= maxName
-	for label := range strings.SplitSeq(name, ".") {
-		ok = ok && nameLabel.MatchString(label)
+// ValidName tells whether an endpoint can be called so.
+func ValidName(name string) bool {
+	if len(name) > maxName {
+		return false
 	}
-	if ok {
+	for label := range strings.SplitSeq(name, ".") {
+		if !nameLabel.MatchString(label) {
+			return false
+		}
+	}
+	return true
+}
+
+func validName(what, name string) error {
+	if ValidName(name) {
 		return nil
 	}
 	return fmt.Errorf("%w: %s %.64q: want DNS labels of 1 to 63 of a-z A-Z 0-9 _ - joined by dots, at most %d bytes", ErrInvalid, what, name, maxName)
@@ -93,6 +104,10 @@ func validName(what, name string) error {
 func (d Description) clone() Description {
 	d.Aliases, d.Labels = slices.Clone(d.Aliases), maps.Clone(d.Labels)
 	return d
+}
+
+func (d Description) equal(o Description) bool {
+	return d.Name == o.Name && slices.Equal(d.Aliases, o.Aliases) && maps.Equal(d.Labels, o.Labels)
 }
 
 func printable(s string) bool {
@@ -125,6 +140,9 @@ func (a *Agent) Describe(ctx context.Context, key Key, d Description) error {
 
 // describe is Describe for who holds the key's lock.
 func (a *Agent) describe(ep Endpoint, d Description) error {
+	if d.equal(ep.Description) {
+		return nil
+	}
 	d = d.clone()
 	var err error
 	if d.undescribed() {
@@ -137,6 +155,7 @@ func (a *Agent) describe(ep Endpoint, d Description) error {
 	}
 	ep.Description = d
 	a.record(ep)
+	a.tell(eventOf(history.Describe, ep))
 	return nil
 }
 

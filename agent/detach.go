@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/hostfabric/hostfabric/agent/endpoint"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/routes"
 )
 
@@ -14,7 +15,13 @@ import (
 // way out; the lease is released when the kernel no longer has the link. Detaching what is not attached succeeds and
 // reports false.
 func (a *Agent) Detach(ctx context.Context, key Key) (found bool, err error) {
-	defer func() { count(err, &a.counters.detached, &a.counters.detachFailed) }()
+	return a.detachFor(ctx, key, "")
+}
+
+// detachFor is Detach, with the reason if there is another one than that somebody asked for it.
+func (a *Agent) detachFor(ctx context.Context, key Key, why string) (found bool, err error) {
+	v := a.detaching(key)
+	defer func() { v.end(err) }()
 	if err := key.Validate(); err != nil {
 		return false, err
 	}
@@ -26,11 +33,12 @@ func (a *Agent) Detach(ctx context.Context, key Key) (found bool, err error) {
 		return false, fmt.Errorf("detach %s: waiting for another request on it: %w", key, err)
 	}
 	defer unlock()
-	return a.detach(ctx, key)
+	return v.detach(ctx, key, why)
 }
 
 // detach is Detach for who holds the key's lock.
-func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
+func (v *verb) detach(ctx context.Context, key Key, why string) (found bool, err error) {
+	a := v.Agent
 	if a.isRetiring(key) {
 		return false, nil
 	}
@@ -39,6 +47,7 @@ func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 	if !held && !recorded {
 		return false, nil
 	}
+	v.owner, v.event.Owner, v.event.Addresses = ep.Owner, ep.Owner, ep.Addresses
 	// From here the container goes whatever the caller does: half a detach helps nobody.
 	ctx = context.WithoutCancel(ctx)
 	addrs := leaseAddrs(leases)
@@ -57,6 +66,14 @@ func (a *Agent) detach(ctx context.Context, key Key) (found bool, err error) {
 	}
 	a.forget(key)
 	a.dropNote(ep)
+	switch {
+	case recorded:
+		v.did(eventOf(history.Detach, ep), why)
+	case a.lapsed(key):
+		v.did(leaseEvent(history.Detach, key, leases), why)
+	default: // of what no attach finished, only the lease has to be told of
+		v.result = ok
+	}
 	a.releaseWhenGone(key, ep.Netns, gone)
 	a.log.Info("detached", "container", key.ContainerID, "interface", key.Interface, "addresses", spec.Addrs)
 	return true, nil
@@ -72,7 +89,9 @@ func (a *Agent) releaseWhenGone(key Key, netns string, gone <-chan struct{}) {
 	a.finishers.Go(func() {
 		select {
 		case <-gone:
-			if _, err := a.leases.Release(leaseKey(key)); err != nil {
+			leases, err := a.leases.Release(leaseKey(key))
+			a.released(key, leases, "")
+			if err != nil {
 				a.log.Error("lease not released, will be retried", "container", key.ContainerID, "interface", key.Interface, "err", err)
 			}
 		case <-a.stopping: // whoever waits must not hold up the end; the lease stays for the next run to find
@@ -130,7 +149,7 @@ func (a *Agent) Collect(ctx context.Context, owner string, valid []Key) (detache
 		if ep.Owner != owner || keep[ep.Key] {
 			continue
 		}
-		if _, err := a.Detach(ctx, ep.Key); err != nil {
+		if _, err := a.detachFor(ctx, ep.Key, "collected: "+owner+" no longer has it"); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
@@ -114,13 +115,12 @@ func (d *drainer) turn(r DrainRecord, f func(*DrainStatus)) error {
 	return nil
 }
 
-// leave begins a drain, or changes the reason and the deadline of the one there is.
-func (d *drainer) leave(req DrainRequest) error {
+// leave begins a drain, or changes the reason and the deadline of the one there is. It is news if it does not have this reason already.
+func (d *drainer) leave(req DrainRequest) (news bool, err error) {
 	boot := ""
 	if req.UntilBoot {
-		var err error
 		if boot, err = bootID(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	d.mu.Lock()
@@ -131,7 +131,8 @@ func (d *drainer) leave(req DrainRequest) error {
 	if again {
 		r.Since, r.Stage = d.record.Since, d.record.Stage
 	}
-	return d.turn(r, func(s *DrainStatus) {
+	news = !again || r.Reason != d.record.Reason
+	return news, d.turn(r, func(s *DrainStatus) {
 		s.Stage, s.Step, s.Reason, s.Since, s.Deadline, s.UntilBoot, s.Err = r.Stage, "starting", r.Reason, r.Since, r.Deadline, req.UntilBoot, nil
 		if !again {
 			s.Traffic = Traffic{}
@@ -139,14 +140,14 @@ func (d *drainer) leave(req DrainRequest) error {
 	})
 }
 
-// comeBack begins the end of a drain.
-func (d *drainer) comeBack() error {
+// comeBack begins the end of a drain, if there is one.
+func (d *drainer) comeBack() (news bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.status.Stage == Serving || d.status.Stage == Undraining {
-		return nil
+		return false, nil
 	}
-	return d.turn(DrainRecord{}, func(s *DrainStatus) { s.Stage, s.Step, s.Deadline, s.Err = Undraining, "starting", time.Time{}, nil })
+	return true, d.turn(DrainRecord{}, func(s *DrainStatus) { s.Stage, s.Step, s.Deadline, s.Err = Undraining, "starting", time.Time{}, nil })
 }
 
 // reached makes an end known, unless the direction has changed meanwhile.
@@ -203,8 +204,12 @@ func (a *Agent) Drain(ctx context.Context, req DrainRequest, watch func(DrainSta
 	if err := a.awaitReady(ctx); err != nil {
 		return DrainStatus{}, err
 	}
-	if err := a.drain.leave(req); err != nil {
+	news, err := a.drain.leave(req)
+	if err != nil {
 		return DrainStatus{}, err
+	}
+	if news {
+		a.tell(history.Event{Kind: history.HostDrain, Detail: req.Reason})
 	}
 	a.log.Warn("drain asked for", "reason", req.Reason, "deadline", req.Deadline, "until_boot", req.UntilBoot)
 	return a.followDrain(ctx, watch, func(s DrainStatus) (bool, error) {
@@ -225,8 +230,12 @@ func (a *Agent) Undrain(ctx context.Context, watch func(DrainStatus)) (DrainStat
 	if err := a.awaitReady(ctx); err != nil {
 		return DrainStatus{}, err
 	}
-	if err := a.drain.comeBack(); err != nil {
+	news, err := a.drain.comeBack()
+	if err != nil {
 		return DrainStatus{}, err
+	}
+	if news {
+		a.tell(history.Event{Kind: history.HostUndrain})
 	}
 	return a.followDrain(ctx, watch, func(s DrainStatus) (bool, error) {
 		if s.Stage == Draining || s.Stage == Drained {

@@ -296,6 +296,14 @@ func (t *fakeTable) Status(of ...routes.Owner) []routes.Status {
 	return all
 }
 
+func (t *fakeTable) Amiss() []routes.Status {
+	return slices.DeleteFunc(t.Status(), func(s routes.Status) bool { return s.State == routes.Installed })
+}
+
+func (t *fakeTable) Stats() routes.Stats {
+	return routes.Stats{States: map[routes.State]int{routes.Installed: len(t.Status()) - len(t.Amiss())}}
+}
+
 func (t *fakeTable) WaitIdle(context.Context) error { return nil }
 
 func (t *fakeTable) set(f func()) {

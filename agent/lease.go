@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/ipam"
 )
 
@@ -18,6 +19,9 @@ func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lea
 	_, attached := a.Endpoint(req.Key)
 	if req.Reserved && !held {
 		leases, err = a.takeReserved(req.Key, req.Addresses)
+		if err == nil {
+			a.leased(req, leases)
+		}
 		return leases, false, err
 	}
 	for {
@@ -30,6 +34,9 @@ func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lea
 			continue
 		}
 		// A lease of before a crash may never have been looked at; the address of an endpoint is in use by itself.
+		if attached && err == nil && !held {
+			a.leased(req, leases)
+		}
 		if err != nil || attached {
 			return leases, held, err
 		}
@@ -42,14 +49,33 @@ func (a *Agent) lease(ctx context.Context, req AttachRequest) (leases []ipam.Lea
 			return nil, held, err
 		}
 		if use == nil {
+			if !held {
+				a.leased(req, leases)
+			}
 			return leases, held, nil
 		}
 		a.log.Warn("address is in use by something else and is not handed out", "addresses", use.Prefix, "by", use.By)
 		if err := a.leases.Reject(key, *use); err != nil {
 			return nil, held, err
 		}
+		if held {
+			a.released(req.Key, leases, "in use by something else: "+use.By)
+		}
 		held = false
 	}
+}
+
+// leased tells of new leases.
+func (a *Agent) leased(req AttachRequest, leases []ipam.Lease) {
+	e := leaseEvent(history.Allocate, req.Key, leases)
+	e.Owner = req.Owner
+	switch {
+	case req.Reserved:
+		e.Detail = "as reserved before"
+	case isReservation(req.Key):
+		e.Detail = "reserved for an attach to come"
+	}
+	a.tell(e)
 }
 
 // poolOf is the pool that a request takes its addresses from.

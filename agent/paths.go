@@ -39,7 +39,8 @@ func (a *Agent) BFD() BFDStatus {
 // paths tells what is wrong with the paths to the routers.
 func (s *Status) paths(o Options) {
 	if o.Dead != nil {
-		for _, d := range o.Dead() {
+		s.Dead = o.Dead()
+		for _, d := range s.Dead {
 			s.problem("next hops of router %s are out of use since %s: %s", d.Peer, d.Since.Format(time.TimeOnly), d.Cause)
 		}
 	}

@@ -21,6 +21,7 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 			a.log.Error("leases could not be compared with links", "err", err)
 		}
 		a.counters.reconcile.Store(int64(time.Since(began)))
+		a.sumRefusals()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -85,9 +86,11 @@ func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
 	defer unlock()
 	if isReservation(key) {
 		// No more than the lease: whoever takes it over at this moment has the address, its route and its link.
-		if released, err := a.leases.Release(leaseKey(key)); err != nil || len(released) == 0 {
+		leases, err := a.leases.Release(leaseKey(key))
+		if err != nil || len(leases) == 0 {
 			return err
 		}
+		a.released(key, leases, "reserved, and never attached")
 		a.log.Info("freed an address that was reserved and never attached", "reservation", key.ContainerID)
 		return nil
 	}
@@ -95,7 +98,7 @@ func (a *Agent) freeOrphan(ctx context.Context, key Key) error {
 	if err != nil || a.finished(live)(key) {
 		return err
 	}
-	found, err := a.detach(ctx, key)
+	found, err := a.detaching(key).detach(ctx, key, "found by reconciliation: its link is gone")
 	if found {
 		a.log.Info("freed the lease of a container that died without a detach", "container", key.ContainerID, "interface", key.Interface)
 	}

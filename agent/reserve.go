@@ -42,7 +42,9 @@ type ReserveRequest struct {
 }
 
 // Reserve leases an address for an Attach to come, which names it and says that it is Reserved. The lease is as durable as any.
-func (a *Agent) Reserve(ctx context.Context, req ReserveRequest) (netip.Addr, error) {
+func (a *Agent) Reserve(ctx context.Context, req ReserveRequest) (_ netip.Addr, err error) {
+	began := time.Now()
+	defer func() { a.reserving(req, began, err) }()
 	want := AttachRequest{Key: newReservation(), Pool: req.Pool, Family: req.Family}
 	if req.Address.IsValid() {
 		want.Addresses = []netip.Addr{req.Address}
@@ -84,12 +86,13 @@ func (a *Agent) Unreserve(ctx context.Context, addr netip.Addr) (found bool, err
 		return false, fmt.Errorf("give %s back: %w", addr, err)
 	}
 	defer unlock()
-	released, err := a.leases.Release(leaseKey(key))
+	leases, err := a.leases.Release(leaseKey(key))
 	if err != nil {
 		return false, fmt.Errorf("give %s back: %w", addr, translate(err))
 	}
 	a.unmark(key)
-	return len(released) > 0, nil
+	a.released(key, leases, "reserved, and given back")
+	return len(leases) > 0, nil
 }
 
 // takeReserved makes the reservations of the addresses the lease of an attachment.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
 )
@@ -39,6 +40,7 @@ func (a *Agent) restore(ctx context.Context) error {
 	if err := a.recall(); err != nil {
 		return err
 	}
+	a.findLapsed(held, live)
 	a.table.Set(routes.Endpoints, hostRts)
 	a.table.Synced(routes.Endpoints)
 	if err := a.blocks.Restore(ctx); err != nil {
@@ -54,6 +56,31 @@ func (a *Agent) restore(ctx context.Context) error {
 	a.log.Info("restored", "endpoints", len(a.Endpoints()), "leases", len(held), "blocks", own)
 	close(a.restored)
 	return nil
+}
+
+// findLapsed finds the leases whose link went while no agent looked. A link that is there without its alias is what is left of an attach
+// that nobody was told of.
+func (a *Agent) findLapsed(held map[Key][]ipam.Lease, live []endpoint.Live) {
+	links := make(map[string]bool, len(live))
+	for _, l := range live {
+		links[l.HostLink] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key := range held {
+		if !links[endpoint.HostLink(key.ContainerID, key.Interface)] && !isReservation(key) {
+			a.ended[key] = struct{}{}
+		}
+	}
+}
+
+// lapsed reports whether a key is of a container that ended while no agent looked, once.
+func (a *Agent) lapsed(key Key) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, was := a.ended[key]
+	delete(a.ended, key)
+	return was
 }
 
 func (a *Agent) leasesByKey() map[Key][]ipam.Lease {

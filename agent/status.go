@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hostfabric/hostfabric/agent/blocks"
+	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
@@ -24,6 +25,7 @@ type Status struct {
 	RouterID        netip.Addr
 	Speaker         bgp.Status
 	BFD             BFDStatus
+	DNS             DNSStatus
 	Peers           []bgp.PeerStatus
 	Endpoints       int
 	Leases          int
@@ -32,11 +34,15 @@ type Status struct {
 	BudgetIPv6      int
 	RoutesInstalled int
 	RoutesFailed    int
-	RoutesRefused   int  // learned, and not installed for the host has a route of its own there
-	MTU             int  // bytes, of new endpoints
-	Announcing      bool // the blocks, as far as it is this host's to say
+	RoutesRefused   int            // learned, and not installed for the host has a route of its own there
+	MTU             int            // bytes, of new endpoints
+	Announcing      bool           // the blocks, as far as it is this host's to say
+	Healthy         bool           // the health gate is open
+	Cover           []netip.Prefix // of the blocks: what is to be announced
 	Drain           DrainStatus
+	Confined        bool             // the firewall stands, or there is to be none
 	Dropped         firewall.Dropped // packets of containers
+	Dead            []failover.Dead  // routers whose next hops are out of use
 }
 
 // Block is a block of this host and how it is used.
@@ -48,9 +54,10 @@ type Block struct {
 // Status gathers the state of every room. A speaker that cannot be asked is a problem in it, not an error.
 func (a *Agent) Status(ctx context.Context) Status {
 	live := a.opts.Live()
+	leased, stray := a.leases.Count()
 	s := Status{
 		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: live.ASN, RouterID: live.RouterID,
-		Speaker: a.speaker.Status(), BFD: a.BFD(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
+		Speaker: a.speaker.Status(), BFD: a.BFD(), DNS: a.DNS(), Endpoints: a.countEndpoints(), Leases: leased, MTU: a.opts.MTU(),
 		BudgetIPv4: live.Budget.IPv4, BudgetIPv6: live.Budget.IPv6, Drain: a.DrainStatus(),
 	}
 	if d := s.Drain; d.Stage != Serving {
@@ -60,7 +67,8 @@ func (a *Agent) Status(ctx context.Context) Status {
 		}
 	}
 	kept := a.blocks.Status()
-	s.Announcing = kept.Gate == nil && s.Drain.Stage != Drained
+	s.Healthy, s.Cover = kept.Gate == nil, a.blocks.Cover()
+	s.Announcing = s.Healthy && s.Drain.Stage != Drained
 	if kept.Gate != nil {
 		s.problem("blocks are not announced: %v", kept.Gate)
 	}
@@ -73,13 +81,16 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.problem("the speaker process is not connected: %v", s.Speaker.Err)
 	}
 	s.paths(a.opts)
+	for _, p := range s.DNS.Problems {
+		s.problem("%s", p)
+	}
+	s.Confined = true
 	if f := a.opts.Firewall; f != nil {
 		s.confinement(f)
 	}
-	for _, r := range a.table.Status() {
+	s.RoutesInstalled = a.table.Stats().States[routes.Installed]
+	for _, r := range a.table.Amiss() {
 		switch r.State {
-		case routes.Installed:
-			s.RoutesInstalled++
 		case routes.Failed:
 			s.RoutesFailed++
 			s.problem("route %s (%s) failed: %v", r.Route.Prefix, r.Owner, r.Err)
@@ -88,8 +99,8 @@ func (a *Agent) Status(ctx context.Context) Status {
 			s.refusedRoute(r)
 		}
 	}
-	if n := a.strayLeases(); n > 0 {
-		s.problem("%d leases are outside this host's blocks: nobody announces their addresses", n)
+	if stray > 0 {
+		s.problem("%d leases are outside this host's blocks: nobody announces their addresses", stray)
 	}
 	if err := a.leases.Err(); err != nil {
 		s.problem("lease file: %v", err)
@@ -105,6 +116,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 
 func (s *Status) confinement(f Firewall) {
 	if err := f.Err(); err != nil {
+		s.Confined = false
 		s.problem("no container is attached: %v", err)
 		return
 	}
@@ -168,17 +180,6 @@ func (s *Status) checkAnnounced() {
 	}
 }
 
-// strayLeases counts leases whose block was taken from the configuration.
-func (a *Agent) strayLeases() int {
-	n := 0
-	for _, l := range a.leases.Leases() {
-		if !l.Block.IsValid() {
-			n++
-		}
-	}
-	return n
-}
-
 // asn is the AS of a peer, or what is known of it before its first session.
 func asn(p bgp.PeerStatus) string {
 	if p.ASN == 0 {
@@ -232,6 +233,9 @@ func (a *Agent) Blocks(ctx context.Context) []Block {
 	}
 	return out
 }
+
+// Views are this host's blocks with their use, by prefix; the speaker is not asked whether it announces them.
+func (a *Agent) Views() []blocks.View { return a.blocks.Blocks() }
 
 // Siblings tells with what each block would merge, see blocks.Keeper.Siblings.
 func (a *Agent) Siblings(ctx context.Context) map[netip.Prefix]ipam.Sibling {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	api "github.com/osrg/gobgp/v3/api"
 )
@@ -45,6 +46,30 @@ func (s *session) expect(ctx context.Context, a netip.Addr) error {
 		s.eor.expect(a, eorFamilies(p))
 	}
 	return nil
+}
+
+// tellAnnounced tells the consumer how the announcements have changed to the desired ones.
+func (s *session) tellAnnounced(d desired) {
+	if s.originated == nil {
+		s.originated = append([]netip.Prefix{}, s.rec.found...)
+	}
+	if !d.announced {
+		return
+	}
+	now := make([]netip.Prefix, len(d.set))
+	for i, a := range d.set {
+		now[i] = a.Prefix
+	}
+	added, withdrawn := lacking(s.originated, now), lacking(now, s.originated)
+	s.originated = now
+	if s.opts.Events.Announced != nil && len(added)+len(withdrawn) > 0 {
+		s.opts.Events.Announced(added, withdrawn)
+	}
+}
+
+// lacking is what of some prefixes a set does not have.
+func lacking(set, of []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(of), func(p netip.Prefix) bool { return slices.Contains(set, p) })
 }
 
 // tellLost tells of the sessions that a speaker of before had and this one does not: no event says so.

@@ -25,6 +25,8 @@ type reconciler struct {
 	warm bool
 	// paths is what the speaker originates, once read; nil before.
 	paths map[netip.Prefix]Announcement
+	// found is what it originated when it was first read.
+	found []netip.Prefix
 	// peers is what was last configured by this reconciler.
 	peers map[netip.Addr]Peer
 	// stations are the BMP stations this reconciler added.
@@ -116,6 +118,9 @@ func (r *reconciler) routes(ctx context.Context, c Config, d desired) error {
 	have, err := r.localPaths(ctx, only)
 	if err != nil {
 		return err
+	}
+	if r.paths == nil {
+		r.found = slices.SortedFunc(maps.Keys(have), netip.Prefix.Compare)
 	}
 	r.paths = have
 	if r.losesIPv6(c) {

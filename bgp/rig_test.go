@@ -114,6 +114,7 @@ type fabric struct {
 	calls  int            // of Routes
 	peers  []string
 	status []string // of the speaker
+	said   []string // changes of the announcements
 }
 
 func (f *fabric) events() bgp.Events {
@@ -134,6 +135,11 @@ func (f *fabric) events() bgp.Events {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.synced++
+		},
+		Announced: func(added, withdrawn []netip.Prefix) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.said = append(f.said, fmt.Sprint("+", added, " -", withdrawn))
 		},
 		Peer: func(p bgp.PeerStatus) {
 			f.mu.Lock()

@@ -169,6 +169,7 @@ func (s *session) steps(ctx context.Context, d desired, opened *bool) error {
 	if err := s.rec.routes(ctx, c, d); err != nil {
 		return err
 	}
+	s.tellAnnounced(d)
 	s.view.configure(c)
 	admissible := s.admissible(c)
 	s.eor.setPeers(s.expected(c))

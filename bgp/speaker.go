@@ -58,6 +58,8 @@ type Speaker struct {
 	configured bool                // a speaker was configured by us: the next fresh one is a warm restart
 	given      []netip.Addr        // the peers of the last speaker
 	up         map[netip.Addr]bool // the sessions that the consumer takes for up
+	// originated is what the consumer takes for announced, sorted; nil before a speaker was found.
+	originated []netip.Prefix
 }
 
 // desired is the state the speaker is to be brought to.

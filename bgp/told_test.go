@@ -58,6 +58,34 @@ func TestDrainTellsOfTheSessions(t *testing.T) {
 	host.fabric.wantTold(t, "10.0.1.0", bgp.StateEstablished)
 }
 
+// TestAnnouncementsAreTold: once each, and not again by a client or a speaker that goes on with them.
+func TestAnnouncementsAreTold(t *testing.T) {
+	t.Parallel()
+	host := newNode(t, nstest.New(t, "host"), "host")
+	said := func(want ...string) {
+		t.Helper()
+		eventually(t, 10*time.Second, func() error {
+			host.fabric.mu.Lock()
+			defer host.fabric.mu.Unlock()
+			if !slices.Equal(host.fabric.said, want) {
+				return fmt.Errorf("said %q, want %q", host.fabric.said, want)
+			}
+			return nil
+		})
+	}
+	host.configure(t, hostConfig(), "10.64.0.0/26", "10.64.0.64/26")
+	said("+[10.64.0.0/26 10.64.0.64/26] -[]")
+	host.announce(t, "10.64.0.0/26", "10.64.0.64/26")
+	host.respawn(t)
+	host.fabric.waitSynced(t, 2)
+	host.announce(t, "10.64.0.0/25", "10.64.0.64/26")
+	said("+[10.64.0.0/26 10.64.0.64/26] -[]", "+[10.64.0.0/25] -[10.64.0.0/26]")
+	host.stop()
+	host.connect(t) // another agent
+	host.configure(t, hostConfig(), "10.64.0.0/25")
+	said("+[] -[10.64.0.64/26]")
+}
+
 // TestNewSpeakerTellsOfLostSessions: the sessions of a speaker that died are gone, and those that do not come back at the new
 // one are not taken for up.
 func TestNewSpeakerTellsOfLostSessions(t *testing.T) {

@@ -195,6 +195,9 @@ type Events struct {
 	Routes func(upserts []LearnedRoute, withdrawn []netip.Prefix)
 	// Synced comes once after each (re)connection to a speaker: the routes delivered are complete, stale ones withdrawn.
 	Synced func()
+	// Announced reports a change of what the speaker announces, once the speaker has it. What the first speaker was found with, and what one
+	// that replaces another is given again, is no change.
+	Announced func(added, withdrawn []netip.Prefix)
 	// Peer reports a session that changed its state.
 	Peer func(PeerStatus)
 	// Status reports a speaker found or lost, and each change of Status.Synced.

@@ -20,6 +20,21 @@ func (a *Allocator) Leases() []Lease {
 	return leases
 }
 
+// Count returns how many addresses are leased, and how many of these are in no current block.
+func (a *Allocator) Count() (leased, stray int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, h := range a.book.held {
+		for _, i := range h.all() {
+			leased++
+			if a.book.records[i].block == nil {
+				stray++
+			}
+		}
+	}
+	return leased, stray
+}
+
 // Damaged returns the slots of the lease file that could not be believed when it was opened.
 func (a *Allocator) Damaged() []Damaged {
 	a.mu.Lock()

@@ -29,10 +29,11 @@ func (l *loop) batch(ctx context.Context) bool {
 	if steps == nil {
 		return false
 	}
+	began := time.Now()
 	if len(changes) > 0 {
 		l.apply(ctx, steps, changes)
 	}
-	l.t.record(steps)
+	l.t.record(steps, time.Since(began))
 	return true
 }
 
@@ -176,11 +177,12 @@ func (l *loop) try(ctx context.Context, steps []step, changes []Change) (stale [
 	return stale
 }
 
-// record notes the outcome of a batch and tells those who wait for it.
-func (t *Table) record(steps []step) {
+// record notes the outcome of a batch, for which the kernel took so long, and tells those who wait for it.
+func (t *Table) record(steps []step, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
+	t.done.add(steps, took)
 	failed, refused := 0, 0
 	var first, firstRefused *step
 	for i := range steps {
@@ -218,7 +220,7 @@ func (t *Table) fail(s *step, now time.Time) {
 		return // changed meanwhile: its turn comes
 	}
 	if e.state != Failed {
-		e.state, e.since = Failed, now
+		t.set(e, Failed, now)
 	}
 	t.failed[s.key] = struct{}{}
 	t.retryBy(e.retry)
@@ -233,11 +235,12 @@ func (t *Table) succeed(s *step, now time.Time) (refused bool) {
 		return false
 	}
 	if _, _, wanted := t.winner(s.key); wanted {
-		e.state, e.since = Installed, now
+		t.set(e, Installed, now)
 		return false
 	}
 	why, refused := t.refused(s.key)
 	if !refused {
+		t.states[e.state]--
 		delete(t.entries, s.key)
 		return false
 	}
@@ -245,7 +248,7 @@ func (t *Table) succeed(s *step, now time.Time) (refused bool) {
 	if e.state == Refused {
 		return false
 	}
-	e.state, e.since = Refused, now
+	t.set(e, Refused, now)
 	return true
 }
 

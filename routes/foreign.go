@@ -63,12 +63,13 @@ func (e *RefusedError) Unwrap() error { return ErrRefused }
 // guard knows the foreign routes. The zero value knows none.
 type guard struct {
 	routes    map[netip.Prefix][]Foreign // by prefix
-	connected [129]int                   // how many connected networks there are of each length
+	count     int
+	connected [129]int // how many connected networks there are of each length
 }
 
 // newGuard takes the foreign routes as listed.
 func newGuard(list []Foreign) *guard {
-	g := &guard{routes: make(map[netip.Prefix][]Foreign, len(list))}
+	g := &guard{routes: make(map[netip.Prefix][]Foreign, len(list)), count: len(list)}
 	for _, f := range list {
 		same := append(g.routes[f.Prefix], f)
 		slices.SortFunc(same, Foreign.compare)

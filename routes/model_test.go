@@ -130,6 +130,34 @@ func TestRandomOperationsConverge(t *testing.T) {
 			return s.State != routes.Installed && !errors.Is(s.Err, routes.ErrShadowed) && !errors.Is(s.Err, routes.ErrRefused)
 		})
 	})
+	eventually(t, fmt.Sprintf("counts agree with what there is (seed %d)", seed), func() bool { return countsAgree(table) })
+}
+
+// countsAgree compares what a table has counted with its routes one by one.
+func countsAgree(table *routes.Table) bool {
+	all, stats := table.Status(), table.Stats()
+	states, wanted, amiss := make(map[routes.State]int), make(map[routes.Owner]int), 0
+	for _, s := range all {
+		wanted[s.Owner]++
+		if s.State == routes.Failed || s.State == routes.Refused {
+			amiss++
+		}
+		if errors.Is(s.Err, routes.ErrShadowed) {
+			s.State = routes.Pending
+		}
+		states[s.State]++
+	}
+	for state := routes.Pending; state <= routes.Refused; state++ {
+		if states[state] != stats.States[state] {
+			return false
+		}
+	}
+	for _, o := range strength {
+		if wanted[o] != stats.Wanted[o] {
+			return false
+		}
+	}
+	return len(table.Amiss()) == amiss
 }
 
 // TestConcurrentCallers has many containers come and go at once while the fabric changes, as on a busy host.

@@ -212,14 +212,17 @@ func (l *loop) list(ctx context.Context) {
 	for _, r := range routes {
 		l.actual[r.Key()] = r
 	}
-	l.t.compare(l.actual, l.hinted)
+	l.t.compare(l.actual, l.hinted, l.listTime)
 	l.hinted = false
 }
 
-// compare queues the keys where the kernel differs from what is wanted, and with retryFailed those that failed.
-func (t *Table) compare(actual map[Key]Route, retryFailed bool) {
+// compare queues the keys where the kernel, listed in the time that it took, differs from what is wanted, and with retryFailed those
+// that failed.
+func (t *Table) compare(actual map[Key]Route, retryFailed bool, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.done.resyncs++
+	t.done.listing = took
 	for i := range t.desired {
 		for _, r := range t.desired[i] {
 			if t.shadowed(i, r) {
@@ -234,6 +237,9 @@ func (t *Table) compare(actual map[Key]Route, retryFailed bool) {
 				continue
 			}
 			if right := ok && r.satisfiedBy(have); right && failed || !right && (!failed || retryFailed) {
+				if e := t.entries[r.Key()]; !right && e.state == Installed && !e.queued {
+					t.done.repairs++
+				}
 				t.enqueue(r.Key(), false)
 			}
 		}

@@ -54,13 +54,17 @@ func (t *Table) Status(of ...Owner) []Status {
 		}
 	}
 	t.mu.Unlock()
+	sortStatus(all)
+	return all
+}
+
+func sortStatus(all []Status) {
 	slices.SortFunc(all, func(a, b Status) int {
 		if c := compareKeys(a.Route.Key(), b.Route.Key()); c != 0 {
 			return c
 		}
 		return index(a.Owner) - index(b.Owner)
 	})
-	return all
 }
 
 func (t *Table) status(i int, r Route) Status {

@@ -72,7 +72,9 @@ type Table struct {
 	busy    bool            // a batch is at the kernel, or the kernel has never been listed
 	prune   bool            // every owner became synced: list and prune
 	stopped bool
-	guard   *guard // the host's other routes
+	guard   *guard           // the host's other routes
+	states  [Refused + 1]int // how many entries are in each
+	done    done
 }
 
 // entry is what is known about a prefix and metric.
@@ -256,7 +258,8 @@ func (t *Table) want(i int, r Route, urgent bool) {
 	}
 	t.desired[i][r.Prefix] = r
 	e := t.entry(r.Key())
-	e.removed, e.state, e.err, e.attempts, e.since = false, Pending, nil, 0, time.Now()
+	e.removed, e.err, e.attempts = false, nil, 0
+	t.set(e, Pending, time.Now())
 	t.enqueue(r.Key(), urgent)
 	if had && old.Metric != r.Metric {
 		t.entry(old.Key()).removed = true
@@ -292,6 +295,7 @@ func (t *Table) entry(key Key) *entry {
 	if !ok {
 		e = &entry{since: time.Now()}
 		t.entries[key] = e
+		t.states[e.state]++
 	}
 	return e
 }

@@ -27,7 +27,7 @@ func TestAnnouncementsAreTagged(t *testing.T) {
 	speaker := &listener{}
 	k := &Keeper{opts: Options{Settings: Settings{Communities: tags, LargeCommunities: large}}, log: slog.New(slog.DiscardHandler), speaker: speaker}
 	set := prefixes("10.64.0.0/26", "10.64.0.64/26", "fd00:64::/64")
-	if why := k.announce(t.Context(), set, set[1:2]); why != nil {
+	if why := k.announce(t.Context(), set, set[1:2], cause{}); why != nil {
 		t.Fatal(why)
 	}
 	for i, a := range speaker.set {

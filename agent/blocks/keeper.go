@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/bgp"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
@@ -41,6 +42,9 @@ type Leases interface {
 	LeasedIn(prefix netip.Prefix) bool
 }
 
+// Ledger keeps events; history.Ledger is the real one. It never makes the caller wait.
+type Ledger interface{ Record(e history.Event) }
+
 // Budget is how many prefixes a host may announce a family: hosts x budget must fit the ToR's table.
 type Budget struct{ IPv4, IPv6 int }
 
@@ -56,6 +60,7 @@ type Options struct {
 	Occupant func(ctx context.Context, block netip.Prefix) (string, error)
 	// Follow is told the blocks and the host's own addresses whenever they change, before new ones are announced.
 	Follow func(ctx context.Context, own []netip.Prefix, host []netip.Addr) error
+	Ledger Ledger // nil: what becomes of blocks is forgotten
 	Log    *slog.Logger
 }
 
@@ -90,6 +95,7 @@ type Keeper struct {
 	stale     bool                  // the source may have changed
 	conflicts []string              // what the source says against this host's claims
 	refusals  map[string]*refusal   // by operation
+	chronicle chronicle
 
 	mu       sync.Mutex // guards what follows; Run alone changes it
 	blocks   []owned    // oldest first
@@ -101,6 +107,8 @@ type Keeper struct {
 	opened   uint64 // counts changes that a waiting attach may be helped by
 	waiters  map[*waiter]struct{}
 	failed   map[string]*refusal // why a pool cannot grow, by its name
+
+	reasons map[netip.Prefix]string // see WhyWithdrawn
 
 	hold     bool          // nothing is to be announced
 	heldNow  bool          // as the speaker was told last
@@ -114,9 +122,10 @@ func New(opts Options, leases Leases, table Table, speaker Speaker) *Keeper {
 		wake: make(chan struct{}, 1), calls: make(chan func()), done: make(chan func()), ended: make(chan struct{}),
 		spares: make(map[section]time.Time), refusals: make(map[string]*refusal),
 		gate: errors.New("starting"), waiters: make(map[*waiter]struct{}), failed: make(map[string]*refusal),
-		holdTold: make(chan struct{}), gateway: steadiness{Health: opts.Health}, discarded: make(map[netip.Prefix]*steadiness),
+		reasons: make(map[netip.Prefix]string), holdTold: make(chan struct{}), gateway: steadiness{Health: opts.Health}, discarded: make(map[netip.Prefix]*steadiness),
 	}
 	k.grower, _ = opts.Source.(ipam.Grower)
+	k.chronicle.ledger = opts.Ledger
 	return k
 }
 
@@ -128,6 +137,7 @@ func (k *Keeper) Load(ctx context.Context) error {
 		return err
 	}
 	k.saved = record
+	k.chronicle.remember(record)
 	k.told = ipam.Cover(usedOf(record))
 	k.discards = union(k.told, ipam.Cover(prefixesIn(record))) // what was about to be opened may be announced already
 	have, err := k.opts.Source.Blocks(ctx)
@@ -260,6 +270,7 @@ func (k *Keeper) step(ctx context.Context, working *sync.WaitGroup) {
 	k.work(ctx, uses, working)
 	problems = append(problems, k.move(ctx, gate)...)
 	k.publish(gate, problems)
+	k.chronicle.follow(k.blocks)
 }
 
 // setBlocks replaces the blocks; only Run and Load call it.

@@ -122,8 +122,9 @@ func (k *Keeper) move(ctx context.Context, gate error) []string {
 		}
 		return minus(set, withheld)
 	}
+	because := cause{gate: gate, held: k.holding, unsteady: unsteady}
 	news := len(minus(say(via), k.told)) > 0
-	if why := k.announce(ctx, say(via), nil); why != nil {
+	if why := k.announce(ctx, say(via), nil, because); why != nil {
 		return append(problems, why...)
 	}
 	if news && !k.settle(ctx) || ctx.Err() != nil || len(missing) > 0 {
@@ -134,14 +135,14 @@ func (k *Keeper) move(ctx context.Context, gate error) []string {
 		return append(problems, k.failure(ctx, "blocks not opened", err))
 	}
 	if replaced := minus(say(via), say(then)); len(replaced) > 0 {
-		if why := k.announce(ctx, say(via), replaced); why != nil {
+		if why := k.announce(ctx, say(via), replaced, because); why != nil {
 			return append(problems, why...)
 		}
 		if !k.settle(ctx) {
 			return problems
 		}
 	}
-	if why := k.announce(ctx, say(then), nil); why != nil {
+	if why := k.announce(ctx, say(then), nil, because); why != nil {
 		return append(problems, why...)
 	}
 	if !k.leaveBehind(ctx, then) {

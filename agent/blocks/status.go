@@ -28,7 +28,7 @@ func (k *Keeper) Blocks() []View {
 	bs := slices.Clone(k.blocks)
 	k.mu.Unlock()
 	usage := k.leases.Usage()
-	cover := target(bs, func(owned) bool { return false })
+	cover := target(bs, nobody)
 	out := make([]View, 0, len(bs))
 	for _, b := range bs {
 		block := View{Usage: unused(b), State: b.state()}
@@ -42,6 +42,13 @@ func (k *Keeper) Blocks() []View {
 	}
 	slices.SortFunc(out, func(x, y View) int { return x.Block.Prefix.Compare(y.Block.Prefix) })
 	return out
+}
+
+// Cover is what is to be announced: the fewest prefixes that have all blocks which are open, or on their way out with leases in them.
+func (k *Keeper) Cover() []netip.Prefix {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return target(k.blocks, nobody)
 }
 
 // unused is the use of a block that the lease manager does not have yet.

@@ -166,7 +166,9 @@ func (k *Keeper) claim(b owned) operation {
 		pool = "" // of another source, whose pools may have other names
 	}
 	return func(ctx context.Context) func() {
+		began := time.Now()
 		got, err := k.grower.Claim(ctx, pool, []netip.Prefix{b.Prefix})
+		took := time.Since(began)
 		return func() {
 			switch {
 			case errors.Is(err, ipam.ErrTaken):
@@ -188,18 +190,19 @@ func (k *Keeper) claim(b owned) operation {
 				return
 			default:
 				k.log.Info("block claimed", "block", b.Prefix, "source", k.grower.Name())
-				k.take(got)
+				k.take(got, took)
 			}
 			k.succeed(op)
 		}
 	}
 }
 
-// take adds what the source gave.
-func (k *Keeper) take(got []ipam.Block) {
+// take adds what the source gave, for which it took so long.
+func (k *Keeper) take(got []ipam.Block, took time.Duration) {
 	bs := slices.Clone(k.blocks)
 	for _, b := range got {
 		bs = adopt(bs, named(b))
+		k.chronicle.claimed(b.Prefix, took)
 	}
 	k.receive(bs)
 }
@@ -261,6 +264,7 @@ func (k *Keeper) grow(s section, r room) operation {
 	}
 	fits := k.fits(s)
 	return func(ctx context.Context) func() {
+		began := time.Now()
 		var all []ipam.Block
 		var gained []netip.Prefix
 		var err error
@@ -279,6 +283,7 @@ func (k *Keeper) grow(s section, r room) operation {
 			}
 			all = append(all, got...)
 		}
+		took := time.Since(began)
 		return func() {
 			if len(all) == 0 {
 				k.disappoint(s.pool, k.refuse(op, err))
@@ -291,7 +296,7 @@ func (k *Keeper) grow(s section, r room) operation {
 			for _, b := range all {
 				k.log.Info("block claimed", "block", b.Prefix, "pool", s.pool, "source", k.grower.Name())
 			}
-			k.take(all)
+			k.take(all, took)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -22,7 +23,7 @@ type Change struct {
 // restartOnly are the keys, or sections of them, that are read when the agent starts: what they are about is open, locked or
 // claimed by then.
 var restartOnly = []string{
-	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "docker", "metrics",
+	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "docker", "metrics", "otlp",
 	"history.enabled", "history.dir", "history.flush", "history.sync", "log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect",
 }
 
@@ -52,9 +53,13 @@ func Changes(before, after *Config) []Change {
 	compareLists(c, "announce.communities", before.Announce.Communities, after.Announce.Communities, communityText)
 	compareLists(c, "announce.large_communities", before.Announce.LargeCommunities, after.Announce.LargeCommunities, text)
 	compareLists(c, "bgp.bmp", before.BGP.BMP, after.BGP.BMP, text)
+	compareLists(c, "dns.upstreams", before.DNS.Upstreams, after.DNS.Upstreams, netip.AddrPort.String)
+	compareLists(c, "dns.listen", before.DNS.Listen, after.DNS.Listen, netip.AddrPort.String)
 	compareLists(c, "etcd.endpoints", before.Etcd.Endpoints, after.Etcd.Endpoints, text)
 	// The files behind these are read anew each time.
 	c.add("etcd.password_file", before.Etcd.Password != after.Etcd.Password, "", "(another password)")
+	c.add("otlp.headers_file", !maps.Equal(before.OTLP.Headers, after.OTLP.Headers), "", "(other headers)")
+	c.add("otlp", (before.OTLP.TLS == nil) != (after.OTLP.TLS == nil), "", "(TLS turned on or off)")
 	c.add("etcd", (before.Etcd.TLS == nil) != (after.Etcd.TLS == nil), "", "(TLS turned on or off)")
 	return c.changes
 }
@@ -68,7 +73,7 @@ func (c *Config) Applied(next *Config) *Config {
 			f.keep(to, from)
 		}
 	}
-	to.Etcd, to.Pools = c.Etcd, c.Pools
+	to.Etcd, to.Pools, to.OTLP = c.Etcd, c.Pools, c.OTLP
 	if next.Source != c.Source {
 		to.Blocks = c.Blocks
 	}

@@ -81,6 +81,9 @@ func different(t *testing.T, v reflect.Value) {
 	case *tls.Config:
 		v.Set(reflect.ValueOf(&tls.Config{}))
 		return
+	case map[string]Secret:
+		v.Set(reflect.ValueOf(map[string]Secret{"Authorization": "x"}))
+		return
 	}
 	switch v.Kind() {
 	case reflect.Bool:

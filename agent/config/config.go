@@ -52,7 +52,9 @@ type Config struct {
 	API      API
 	Docker   Docker
 	History  History
+	DNS      DNS
 	Metrics  Metrics
+	OTLP     OTLP
 	Log      Log
 }
 
@@ -155,7 +157,10 @@ func (d Docker) Driver() string { return strings.TrimSuffix(filepath.Base(d.Sock
 const dockerSuffix = ".sock"
 
 // Metrics is about the HTTP listener for Prometheus.
-type Metrics struct{ Listen Listener }
+type Metrics struct {
+	Listen Listener
+	Pprof  bool // profiles of the process are to be had there, too
+}
 
 // Log says what is logged and how.
 type Log struct {

@@ -16,6 +16,7 @@ type draft struct {
 	fabric []located[netip.Prefix]
 	pools  []poolDraft
 	etcd   etcdDraft
+	otlp   otlpDraft
 
 	poolsKnown bool // the pools parsed, so that looking for a block in them makes sense
 }
@@ -108,6 +109,7 @@ func (d *draft) setLists(l *layers, r *report, f files) {
 	d.Masquerade.Except = values(elements("masquerade.except", l.list("masquerade.except", r, ""), r, parsePrefix))
 	d.setPools(l, r)
 	d.setStations(l, r)
+	d.setDNS(l, r)
 	d.setAnnounce(l, r)
 }
 

@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"no mapping", "- asn\n", `hostfabric.yaml: line 1: not a mapping (write lines such as "asn: 4200000001")`},
 		{"two documents", with("---\nasn: 1"), "hostfabric.yaml: line 4: a second document begins (keep one, without ---)"},
 		{"alias", with("mtu: &a 1500\nhost: *a"), "host: YAML aliases are not understood (write the value out)"},
-		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, docker, etcd, fabric, firewall, graceful_restart, health, history, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
+		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, dns, docker, etcd, fabric, firewall, graceful_restart, health, history, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, otlp, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
 		{"odd key", with("? [a]\n: b"), "?: line 4: a key must be a word"},
 		{"odd text in a key", with(`"a\nb": 1`), `"a\nb": line 4: unknown key (did you mean api?)`},
 
@@ -69,6 +69,16 @@ func TestMistakes(t *testing.T) {
 		{"router id", with("router_id: fd00::1"), `router_id: "fd00::1" is not a router id (it looks like an IPv4 address, such as 10.0.0.1, also on a host with IPv6 only)`},
 		{"router id of a peer", with("router_id: 10.0.0.1"), "router_id: 10.0.0.1 is the address of peers[0] (it must be this host's own)"},
 		{"host", with("host: a.b"), `host: "a.b" is not a host name (letters, digits and inner hyphens, at most 63, no dots)`},
+
+		// DNS.
+		{"zone", with("dns: {zone: a..b}"), `dns.zone: "a..b" is not the name of a zone (labels of letters, digits and inner hyphens joined by dots, such as fabric.internal)`},
+		{"no zone", with("dns: {zone: ''}"), `dns.zone: "" is not the name of a zone (labels of letters, digits and inner hyphens joined by dots, such as fabric.internal)`},
+		{"long zone", with("dns: {zone: " + strings.Repeat("a.", 30) + "b}"), `dns.zone: "` + strings.Repeat("a.", 30) + `b" has 61 bytes (at most 60, for the names of host and container come before it)`},
+		{"zone of addresses", with("dns: {zone: 10.in-addr.arpa}"), `dns.zone: "10.in-addr.arpa" is where the names of addresses are (such as fabric.internal)`},
+		{"listener everywhere", with("dns: {listen: [0.0.0.0]}"), "dns.listen[0]: 0.0.0.0 is not the address of one host"},
+		{"listeners", with("dns: {listen: [127.0.0.1, '127.0.0.1:53', ':53']}"), "dns.listen[1]: 127.0.0.1:53 is there twice (remove one)\ndns.listen[2]: \":53\" is not an address and port (such as 127.0.0.1:53)"},
+		{"resolver", with("dns: {upstreams: [ns.example.net]}"), `dns.upstreams[0]: "ns.example.net" is not an address and port (such as 192.0.2.53 or '[fd00::53]:5353')`},
+		{"patience", with("dns: {timeout: 1m}"), "dns.timeout: 1m is not from 100ms to 30s"},
 
 		// Peers.
 		{"duplicate peers", peers("{address: 10.0.0.1, asn: 1}, {address: 10.0.0.1, asn: 2}"), "peers[1].address: 10.0.0.1 is also peers[0] (one session with each address)"},

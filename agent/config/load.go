@@ -82,6 +82,7 @@ func parse(path string, data []byte, overrides *pflag.FlagSet, f files) (*Config
 	d.setScalars(l, r)
 	d.setLists(l, r, f)
 	d.setEtcd(l, r, f)
+	d.setOTLP(l, r, f)
 	d.check(r)
 	if err := r.err(); err != nil {
 		return nil, err

@@ -90,6 +90,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		API:             API{Group: "hostfabric"},
 		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
 		History:         History{Enabled: true, MaxSize: 1 << 30, MaxAge: 720 * time.Hour, Flush: 100 * time.Millisecond, Sync: 5 * time.Second},
+		DNS:             DNS{Enabled: true, Zone: "fabric.internal", Forward: true, Timeout: 2 * time.Second, Cache: 10000, Rate: 1000},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -163,7 +164,16 @@ run_dir: /run/hf
 api: {group: wheel}
 docker: {enabled: true, socket: /run/d/fabric.sock, api: off}
 history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
-metrics: {listen: ":9179"}
+dns:
+  enabled: false
+  zone: Containers.Example.NET.
+  forward: false
+  upstreams: [192.0.2.53, "[fd00::53]:5353"]
+  listen: [127.0.0.1, "::1"]
+  timeout: 500ms
+  cache: 0
+  rate: 50
+metrics: {listen: ":9179", pprof: true}
 log: {level: debug, format: json}
 `)
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "tor.key"), []byte("s3cret\n"), 0o600); err != nil {
@@ -220,8 +230,13 @@ log: {level: debug, format: json}
 		API:       API{Group: "wheel"},
 		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
 		History:   History{Dir: "/srv/ledger", MaxSize: 512 << 20, MaxAge: 24 * time.Hour, Flush: time.Second},
-		Metrics:   Metrics{Listener{"tcp", ":9179"}},
-		Log:       Log{Level: slog.LevelDebug, Format: LogJSON},
+		DNS: DNS{
+			Zone: "containers.example.net", Timeout: 500 * time.Millisecond, Rate: 50,
+			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")},
+			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
+		},
+		Metrics: Metrics{Listen: Listener{"tcp", ":9179"}, Pprof: true},
+		Log:     Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
 	got, err := Load(path, nil)
 	if err != nil {

@@ -117,7 +117,17 @@ var fields = []field[draft]{
 	{"history.max_age", "720h", put(func(d *draft) *time.Duration { return &d.History.MaxAge }, parseDuration(time.Hour, 20*365*24*time.Hour))},
 	{"history.flush", "100ms", put(func(d *draft) *time.Duration { return &d.History.Flush }, parseDuration(time.Millisecond, time.Minute))},
 	{"history.sync", "5s", put(func(d *draft) *time.Duration { return &d.History.Sync }, parseDuration(0, time.Hour))},
+	{"dns.enabled", "true", put(func(d *draft) *bool { return &d.DNS.Enabled }, parseBool)},
+	{"dns.zone", "fabric.internal", put(func(d *draft) *string { return &d.DNS.Zone }, parseZone)},
+	{"dns.forward", "true", put(func(d *draft) *bool { return &d.DNS.Forward }, parseBool)},
+	{"dns.timeout", "2s", put(func(d *draft) *time.Duration { return &d.DNS.Timeout }, parseDuration(100*time.Millisecond, 30*time.Second))},
+	{"dns.cache", "10000", put(func(d *draft) *int { return &d.DNS.Cache }, parseInt(0, 1_000_000))},
+	{"dns.rate", "1000", put(func(d *draft) *int { return &d.DNS.Rate }, parseInt(0, 1_000_000))},
 	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
+	{"metrics.pprof", "false", put(func(d *draft) *bool { return &d.Metrics.Pprof }, parseBool)},
+	{"otlp.endpoint", "", put(func(d *draft) *OTLPEndpoint { return &d.OTLP.Endpoint }, parseOTLPEndpoint)},
+	{"otlp.headers_file", "", put(func(d *draft) *string { return &d.otlp.headersFile }, asIs)},
+	{"otlp.ca_file", "", put(func(d *draft) *string { return &d.otlp.caFile }, asIs)},
 	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
 }
@@ -168,6 +178,8 @@ var root = func() *shape {
 	top.keys["announce"] = &shape{keys: map[string]*shape{"communities": {each: word}, "large_communities": {each: word}}}
 	top.keys["firewall"].keys["open"] = &shape{each: word}
 	top.keys["masquerade"].keys["except"] = &shape{each: word}
+	top.keys["dns"].keys["upstreams"] = &shape{each: word}
+	top.keys["dns"].keys["listen"] = &shape{each: word}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}

@@ -60,6 +60,7 @@ type Failover struct {
 
 	mu    sync.Mutex // guards what follows; Run alone changes it
 	peers map[netip.Addr]*peer
+	count uint64 // of deaths
 }
 
 // peer is what is known of a router. All but what Dead shows is Run's own.
@@ -189,6 +190,13 @@ func (f *Failover) Dead() []Dead {
 	return list
 }
 
+// Count is how often a router was found dead.
+func (f *Failover) Count() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
+}
+
 func (f *Failover) send(event func()) {
 	select {
 	case f.events <- event:
@@ -292,6 +300,7 @@ func (f *Failover) suspend(addr netip.Addr, p *peer, cause string) {
 	err := f.fib.Suspend(true, hops...)
 	f.mu.Lock()
 	p.dead, p.cause, p.since, p.hops = true, cause, began, hops
+	f.count++
 	f.mu.Unlock()
 	p.lost, p.resetting, p.retry = p.heard && p.up.IsZero(), false, time.Time{}
 	f.log.Warn("router is dead: its next hops are out of use", "peer", addr, "cause", cause, "next_hops", hops, "took", time.Since(began), "err", err)

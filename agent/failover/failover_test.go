@@ -106,6 +106,9 @@ func TestDeadPath(t *testing.T) {
 		if dead := f.Dead(); len(dead) != 1 || dead[0].Peer != tor1 || dead[0].Cause != "BFD: detection time expired" {
 			t.Errorf("dead: %v", dead)
 		}
+		if n := f.Count(); n != 1 {
+			t.Errorf("%d routers died, want 1", n)
+		}
 		w.see(f, tor1, bgp.StateIdle, "reset", false)
 		pass(time.Second)
 		w.did(t)

@@ -160,8 +160,8 @@ const (
 
 // attaches counts those of everybody, ours with them.
 func (p *Pool) attaches() uint64 {
-	c := p.endpoints.Counters()
-	return c.Attached + c.AttachFailed
+	ok, failed := p.endpoints.Counters().Attached()
+	return ok + failed
 }
 
 func rest(ctx context.Context, d time.Duration) bool {

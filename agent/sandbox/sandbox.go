@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/keylock"
 	"github.com/hostfabric/hostfabric/ipam"
 )
@@ -69,6 +70,7 @@ type Settings struct {
 type Options struct {
 	Settings
 	Recheck time.Duration // between looks at whether those that are ready still are; 0 takes 30 s
+	Ledger  agent.Ledger  // nil: who acquired what is forgotten
 	Log     *slog.Logger
 }
 
@@ -108,6 +110,7 @@ type Pool struct {
 	endpoints  Endpoints
 	namespaces Namespaces
 	holds      Holds
+	ledger     agent.Ledger
 	log        *slog.Logger
 	recheck    time.Duration
 
@@ -126,7 +129,7 @@ type Pool struct {
 // New makes a pool; Run brings it to life.
 func New(opts Options, endpoints Endpoints, namespaces Namespaces, holds Holds) *Pool {
 	return &Pool{
-		endpoints: endpoints, namespaces: namespaces, holds: holds, log: opts.Log, recheck: cmp.Or(opts.Recheck, 30*time.Second),
+		endpoints: endpoints, namespaces: namespaces, holds: holds, ledger: opts.Ledger, log: opts.Log, recheck: cmp.Or(opts.Recheck, 30*time.Second),
 		restored: make(chan struct{}), kick: make(chan struct{}, 1),
 		settings: opts.Settings, acquired: make(map[string]Sandbox),
 	}
@@ -208,6 +211,7 @@ func (p *Pool) Acquire(ctx context.Context, holder string, d agent.Description) 
 		p.counters.Cold++
 	}
 	p.mu.Unlock()
+	p.tell(s)
 	described, err := p.describe(ctx, s, d)
 	if err != nil { // the caller was told of nothing and may not come again
 		return Sandbox{}, errors.Join(fmt.Errorf("acquire for %s: %w", holder, err), p.bury(ctx, s))
@@ -217,7 +221,7 @@ func (p *Pool) Acquire(ctx context.Context, holder string, d agent.Description) 
 
 // describe sets what is said of a sandbox, if anything is.
 func (p *Pool) describe(ctx context.Context, s Sandbox, d agent.Description) (Sandbox, error) {
-	if d.Name == "" && len(d.Labels) == 0 {
+	if d.Name == "" && len(d.Aliases) == 0 && len(d.Labels) == 0 {
 		return s, nil
 	}
 	if err := p.endpoints.Describe(ctx, s.Endpoint.Key, d); err != nil {
@@ -228,6 +232,18 @@ func (p *Pool) describe(ctx context.Context, s Sandbox, d agent.Description) (Sa
 	defer p.mu.Unlock()
 	p.acquired[s.Holder] = s
 	return s, nil
+}
+
+// tell has the ledger know who has a sandbox from now on. That it was attached is known, and that it is detached will be.
+func (p *Pool) tell(s Sandbox) {
+	if p.ledger == nil {
+		return
+	}
+	ep := s.Endpoint
+	p.ledger.Record(history.Event{
+		Time: s.Since, Kind: history.Describe, Container: ep.ContainerID, Interface: ep.Interface, Owner: ep.Owner, Addresses: ep.Addresses,
+		Name: ep.Name, Aliases: ep.Aliases, Labels: ep.Labels, Detail: "acquired by " + s.Holder,
+	})
 }
 
 // take gives out the one that has been ready for longest.

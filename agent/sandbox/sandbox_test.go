@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/history/historytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -123,7 +124,7 @@ func (h endpoints) Endpoint(k agent.Key) (agent.Endpoint, bool) {
 func (h endpoints) Counters() agent.Counters {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return agent.Counters{Attached: h.others + uint64(h.given)}
+	return agent.Counters{Attach: []agent.Verbs{{Result: "ok", Latency: agent.Latency{Counts: [16]uint64{h.others + uint64(h.given)}}}}}
 }
 
 func (h endpoints) Endpoints() []agent.Endpoint {
@@ -251,6 +252,21 @@ func TestPoolIsKeptFull(t *testing.T) {
 		again := acquire(t, p, "job0")
 		if !seen[again.ID] || p.Status().Acquired != 3 {
 			t.Errorf("a repeated holder got %+v", again)
+		}
+	})
+}
+
+func TestLedgerIsToldWhoAcquired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		p, stop := h.run(t, Settings{Low: 1, High: 1})
+		defer stop()
+		ledger := &historytest.Ledger{}
+		p.ledger = ledger
+		s := acquire(t, p, "job")
+		acquire(t, p, "job") // the same again is nothing new
+		if got, want := ledger.Story(), "describe "+s.ID+"/eth0 by sandbox [10.64.0.1] (acquired by job)\n"; got != want {
+			t.Errorf("told %q, want %q", got, want)
 		}
 	})
 }

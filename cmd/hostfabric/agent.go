@@ -43,7 +43,7 @@ stopping the agent, or upgrading it, touches no container and no session. SIGHUP
 	return cmd
 }
 
-func runAgent(ctx context.Context, file configFile, externalSpeaker bool) error {
+func runAgent(ctx context.Context, file configFile, externalSpeaker bool) (err error) {
 	cfg := file.config
 	level := &slog.LevelVar{}
 	log := newLogger(cfg.Log, level)
@@ -54,6 +54,8 @@ func runAgent(ctx context.Context, file configFile, externalSpeaker bool) error 
 		return err
 	}
 	defer r.close()
+	r.began()
+	defer func() { r.ended(err) }()
 	f, err := listenFronts(cfg, log)
 	if err != nil {
 		return err
@@ -80,6 +82,7 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return r.agent.Run(ctx) })
 	front.Go(func() error { return r.sandboxes.Run(ctx) })
+	front.Go(func() error { return r.dns.Run(ctx) })
 	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, r.served(), log) })
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
@@ -93,7 +96,9 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 		})
 	}
 	if l := cfg.Metrics.Listen; !l.IsZero() {
-		front.Go(func() error { return telemetry.Run(ctx, l.Network, l.Address, r.metrics(), log) })
+		front.Go(func() error {
+			return telemetry.Run(ctx, telemetry.Options{Network: l.Network, Address: l.Address, Pprof: cfg.Metrics.Pprof, Log: log}, r.metrics())
+		})
 	}
 	front.Go(func() error {
 		select {

@@ -23,14 +23,15 @@ type bfdFeed struct {
 	found  func(peer netip.Addr, cause string, since time.Time) // of a path that was dead already
 	wanted chan struct{}                                        // closed when the first session is wanted
 	want   sync.Once
+	told   *sessionLog
 
 	mu sync.Mutex // guards up
 	up map[netip.Addr]bool
 }
 
 // newBFDFeed is that of a host that is drained or not: the process may still have it otherwise from an earlier agent.
-func newBFDFeed(ctx context.Context, cfg *config.Config, over *failover.Failover, drain agent.DrainRecord, log *slog.Logger) *bfdFeed {
-	f := &bfdFeed{down: over.PathDown, found: over.PathFound, wanted: make(chan struct{}), up: make(map[netip.Addr]bool)}
+func newBFDFeed(ctx context.Context, cfg *config.Config, over *failover.Failover, drain agent.DrainRecord, told *sessionLog, log *slog.Logger) *bfdFeed {
+	f := &bfdFeed{down: over.PathDown, found: over.PathFound, told: told, wanted: make(chan struct{}), up: make(map[netip.Addr]bool)}
 	f.client = bfd.NewClient(bfd.ClientOptions{Socket: cfg.BFDSocket(), Log: log.With("room", "bfd"), Changed: f.changed})
 	if err := f.drained(ctx, drain.Stage == agent.Drained, ""); err != nil {
 		log.Warn("BFD process not told whether the host is drained, it will be when it is connected again", "err", err)
@@ -40,6 +41,7 @@ func newBFDFeed(ctx context.Context, cfg *config.Config, over *failover.Failover
 
 // changed follows a session. One that this agent has never seen up may have died while no agent looked.
 func (f *bfdFeed) changed(s bfd.Status) {
+	f.told.bfd(s)
 	f.mu.Lock()
 	was, known := f.up[s.Peer]
 	f.up[s.Peer] = s.State == bfd.Up
@@ -56,8 +58,10 @@ func (f *bfdFeed) changed(s bfd.Status) {
 // set makes the sessions those of the peers as the speaker has them: in the order of cfg.
 func (f *bfdFeed) set(ctx context.Context, cfg *config.Config, peers []bgp.Peer) error {
 	var sessions []bfd.Session
+	var watched []netip.Addr
 	for i, p := range cfg.Peers {
 		if peer := peers[i]; p.BFD.Enabled && peer.Pending == "" {
+			watched = append(watched, peer.Address)
 			sessions = append(sessions, bfd.Session{
 				Peer: peer.Address, Interface: peer.Address.Zone(), Local: peer.LocalAddress,
 				MinTx: p.BFD.Interval, MinRx: p.BFD.Interval, Multiplier: uint8(p.BFD.Multiplier),
@@ -67,6 +71,7 @@ func (f *bfdFeed) set(ctx context.Context, cfg *config.Config, peers []bgp.Peer)
 	if len(sessions) > 0 {
 		f.want.Do(func() { close(f.wanted) })
 	}
+	f.told.keep(watched)
 	return f.client.Set(ctx, sessions)
 }
 

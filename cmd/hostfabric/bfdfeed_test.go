@@ -17,6 +17,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/config"
 	"github.com/hostfabric/hostfabric/agent/failover"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/bgp/bfd"
 )
 
@@ -42,6 +43,7 @@ func TestBFDFeed(t *testing.T) {
 			var got []string
 			f := &bfdFeed{
 				up:   make(map[netip.Addr]bool),
+				told: newSessionLog(ledgers{}, history.BFDUp, history.BFDDown),
 				down: func(_ netip.Addr, cause string) { got = append(got, "down "+cause) },
 				found: func(_ netip.Addr, cause string, since time.Time) {
 					got = append(got, fmt.Sprint("found ", cause, " ", since.Unix()))
@@ -100,7 +102,7 @@ func TestBFDAfterAnUndrain(t *testing.T) {
 		}
 	}()
 	log := slog.New(slog.DiscardHandler)
-	f := newBFDFeed(t.Context(), cfg, failover.New(nil, nil, log), agent.DrainRecord{}, log)
+	f := newBFDFeed(t.Context(), cfg, failover.New(nil, nil, log), agent.DrainRecord{}, newSessionLog(ledgers{}, history.BFDUp, history.BFDDown), log)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	done := make(chan error, 1)
 	go func() { done <- f.client.Run(ctx) }()

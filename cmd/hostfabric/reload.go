@@ -160,6 +160,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.routers.Set(peerInterfaces(cfg))
 	r.learner.SetMetric(cfg.Routes.Metric)
 	r.guard.SetPolicy(firewallPolicy(cfg))
+	r.dns.Set(dnsSettings(cfg))
 	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
 	if r.kept != nil {
 		r.kept.SetLimits(ledgerLimits(cfg))

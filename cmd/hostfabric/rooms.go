@@ -18,6 +18,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/dns"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
@@ -26,6 +27,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
+	"github.com/hostfabric/hostfabric/agent/telemetry"
 	"github.com/hostfabric/hostfabric/agent/unnumbered"
 	"github.com/hostfabric/hostfabric/agent/uplink"
 	"github.com/hostfabric/hostfabric/bgp"
@@ -45,6 +47,11 @@ type rooms struct {
 
 	reloading sync.Mutex // one reload at a time
 
+	ledger   agent.Ledger    // all who are told; never nil
+	kept     *history.Ledger // of these, the one that keeps; nil: nothing is kept
+	export   *export         // nil: events are sent to nobody
+	sessions *sessionLog
+
 	leases  *ipam.Allocator
 	source  *blockSource
 	fib     *kernel.FIB
@@ -61,14 +68,14 @@ type rooms struct {
 	feed    *speakerFeed
 	drain   agent.DrainRecord
 	blocks  *blocks.Keeper
+	names   *dns.Zone
 	agent   *agent.Agent
+	dns     *dns.Server
 
 	descriptions  *notes.Store[agent.Description]
 	holds         *notes.Store[sandbox.Hold]
 	sandboxMounts *sandbox.Mounts
 	sandboxes     *sandbox.Pool
-
-	kept *history.Ledger // the ledger; nil: there is none
 }
 
 // newRooms prepares the host and builds the rooms; none of them runs yet. The lease file comes first: its lock keeps a
@@ -85,7 +92,7 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.leases, err = openLeases(cfg, log); err != nil {
 		return nil, err
 	}
-	if r.kept, err = openLedger(cfg, log); err != nil {
+	if err := r.openLedger(cfg, log); err != nil {
 		return nil, err
 	}
 	if r.source, err = newBlockSource(cfg, log); err != nil {
@@ -120,9 +127,10 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	}); err != nil {
 		return nil, err
 	}
-	r.speaker = newSpeaker(cfg, r.learner, r.session, log)
+	r.sessions = newSessionLog(r.ledger, history.SessionUp, history.SessionDown)
+	r.speaker = newSpeaker(cfg, r.learner, r.session, r.announced, log)
 	r.over = failover.New(r.fib, r.speaker, log.With("room", "failover"))
-	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, log)
+	r.bfd = newBFDFeed(ctx, cfg, r.over, r.drain, newSessionLog(r.ledger, history.BFDUp, history.BFDDown), log)
 	if r.links, err = uplink.NewLinks(nil, uplink.LinkEvents{
 		Down: func(peer netip.Addr, link string) { r.over.PathDown(peer, "link "+link+" is down") },
 	}, log.With("room", "uplink")); err != nil {
@@ -145,7 +153,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.descriptions, err = notes.Open[agent.Description](cfg.EndpointNotes(), log.With("room", "notes")); err != nil {
 		return nil, err
 	}
+	r.names = dns.NewZone()
 	r.agent = agent.New(r.agentOptions(), r.leases, r.blocks, r.wirer, r.table, r.speaker)
+	r.dns = r.newDNS()
 	if r.sandboxes, err = r.newSandboxes(); err != nil {
 		return nil, err
 	}
@@ -159,7 +169,7 @@ func (r *rooms) newSandboxes() (_ *sandbox.Pool, err error) {
 	if r.sandboxMounts, err = sandbox.NewMounts(r.cfg.SandboxDir()); err != nil {
 		return nil, err
 	}
-	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Log: r.log.With("room", "sandbox")},
+	return sandbox.New(sandbox.Options{Settings: sandbox.Settings(r.cfg.Sandboxes), Ledger: r.ledger, Log: r.log.With("room", "sandbox")},
 		r.agent, r.sandboxMounts, r.holds), nil
 }
 
@@ -168,6 +178,7 @@ func (r *rooms) session(p bgp.PeerStatus) {
 	if link := p.Address.Zone(); link != "" {
 		r.routers.Session(link, p.State == bgp.StateEstablished)
 	}
+	r.sessions.bgp(p)
 	r.over.Session(p)
 }
 
@@ -181,6 +192,7 @@ func (r *rooms) watchPaths(ctx context.Context, cfg *config.Config, peers []bgp.
 	}
 	r.links.SetPeers(found)
 	r.over.SetPeers(found)
+	r.sessions.keep(found)
 	return r.bfd.set(ctx, cfg, peers)
 }
 
@@ -243,23 +255,28 @@ func (r *rooms) close() {
 	if r.leases != nil {
 		errs = append(errs, r.leases.Close())
 	}
-	if r.kept != nil { // the last one: all others may have something to tell
+	if r.kept != nil { // the last ones: all others may have something to tell
 		errs = append(errs, r.kept.Close())
+	}
+	if r.export != nil {
+		errs = append(errs, r.export.close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
 }
 
-// metricSource is what the metrics are read from.
-type metricSource struct {
-	*agent.Agent
-	sandboxes *sandbox.Pool
+// metrics are what the metrics are read from.
+func (r *rooms) metrics() telemetry.Sources {
+	src := telemetry.Sources{Agent: r.agent, Sandboxes: r.sandboxes.Status, Routes: r.table.Stats, Failovers: r.over.Count}
+	if r.kept != nil {
+		src.Ledger = r.kept.Stats
+	}
+	if r.export != nil {
+		src.OTLP = r.export.Stats
+	}
+	return src
 }
-
-func (s metricSource) Sandboxes() sandbox.Status { return s.sandboxes.Status() }
-
-func (r *rooms) metrics() metricSource { return metricSource{r.agent, r.sandboxes} }
 
 // fronts are the listeners of the front-ends.
 type fronts struct {
@@ -340,7 +357,7 @@ func (r *rooms) blockOptions() blocks.Options {
 			_, host := r.blocks.Own()
 			return agent.Occupant(ctx, r.wirer, block, host)
 		},
-		Follow: r.follow, Log: r.log.With("room", "blocks"),
+		Follow: r.follow, Ledger: r.ledger, Log: r.log.With("room", "blocks"),
 	}
 }
 
@@ -359,13 +376,14 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 			return err
 		}
 	}
+	r.dns.SetBlocks(own, host)
 	r.guard.SetBlocks(own)
 	return r.feed.setOwn(ctx, own)
 }
 
 func (r *rooms) agentOptions() agent.Options {
 	return agent.Options{
-		Ledger: r.told(), Host: r.cfg.Host, Version: version,
+		Host: r.cfg.Host, Version: version,
 		Live: func() agent.Live {
 			cfg := r.running.Load()
 			return agent.Live{ASN: cfg.ASN, RouterID: r.routerID(cfg), Budget: blocks.Budget(cfg.Budget), Settle: cfg.IPAM.Settle}
@@ -376,9 +394,10 @@ func (r *rooms) agentOptions() agent.Options {
 			}
 			return r.uplinks.Found().MTU
 		},
-		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
+		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Ledger: r.ledger, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.linkProblems, Firewall: r.guard,
+		Names: r.names, DNS: func() agent.DNSStatus { return r.dns.Status() },
 	}
 }
 

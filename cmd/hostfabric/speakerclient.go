@@ -21,11 +21,11 @@ import (
 	"github.com/hostfabric/hostfabric/bgp"
 )
 
-// newSpeaker is the client of the speaker process; what it learns goes to the learner, and what becomes of the sessions to
-// session.
-func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), log *slog.Logger) *bgp.Speaker {
+// newSpeaker is the client of the speaker process; what it learns goes to the learner, what becomes of the sessions to session, and of
+// the announcements to announced.
+func newSpeaker(cfg *config.Config, learner *agent.Learner, session func(bgp.PeerStatus), announced func(added, withdrawn []netip.Prefix), log *slog.Logger) *bgp.Speaker {
 	events := learner.Events()
-	events.Peer = session
+	events.Peer, events.Announced = session, announced
 	marker := warmMarker(filepath.Join(cfg.RunDir, "announced"))
 	events.Status = func(s bgp.Status) { marker.set(s, log) }
 	return bgp.New(bgp.Options{
