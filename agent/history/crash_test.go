@@ -3,6 +3,7 @@ package history_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -159,7 +160,7 @@ func crashRound(t *testing.T, dir string, rng *rand.Rand, lazy bool) (acked uint
 	for first := true; ; first = false {
 		line, err := lines.ReadString('\n')
 		if err != nil { // what is left of a line was not acknowledged
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
 			break

@@ -4,3 +4,6 @@ package history
 func Small(events int, segment int64) func(*Options) {
 	return func(o *Options) { o.blockEvents, o.segmentSize = events, segment }
 }
+
+// Narrow has the buffer be small.
+func Narrow(events int) func(*Options) { return func(o *Options) { o.bufferEvents = events } }

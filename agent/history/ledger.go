@@ -34,8 +34,9 @@ type Options struct {
 	Sync time.Duration
 	Log  *slog.Logger
 
-	blockEvents int   // of a block; 0 takes what it should be
-	segmentSize int64 // the same
+	// What tests have smaller; 0 takes what it should be.
+	blockEvents, bufferEvents int
+	segmentSize               int64
 }
 
 const (
@@ -119,6 +120,9 @@ func Open(o Options) (*Ledger, error) {
 	if o.blockEvents == 0 {
 		o.blockEvents = blockEvents
 	}
+	if o.bufferEvents == 0 {
+		o.bufferEvents = bufferEvents
+	}
 	if o.BootID == "" {
 		id, err := os.ReadFile(bootIDFile)
 		if err != nil {
@@ -192,7 +196,7 @@ func (l *Ledger) nudge() {
 
 // hasRoom also has a chunk at hand that the next record fits in. l.mu is held.
 func (l *Ledger) hasRoom() bool {
-	if l.buffered >= bufferEvents {
+	if l.buffered >= l.opts.bufferEvents {
 		return false
 	}
 	if n := len(l.buffer); n > 0 && cap(l.buffer[n-1].records)-len(l.buffer[n-1].records) >= recordRoom {

@@ -29,7 +29,7 @@ func (w *writer) rotate() error {
 	if w.seg == nil || w.seg.count == 0 {
 		return nil
 	}
-	if !w.seg.origin.same(w.from) {
+	if !w.seg.same(w.from) {
 		return w.seal()
 	}
 	age := time.Since(fromMicros(w.seg.created))

@@ -97,7 +97,7 @@ func (w *writer) adopt(left held) error {
 	}
 	w.tail.size, w.tail.next = left.size, w.end()
 	w.tailed, w.inTail = len(w.records), w.count
-	if !left.origin.same(w.origin) {
+	if !left.same(w.origin) {
 		w.from, w.cut, w.tail.foreign = left.origin, true, true
 	}
 	return nil
@@ -112,7 +112,7 @@ func (w *writer) openSegments() (free uint64, err error) {
 	}
 	for i, path := range paths {
 		s, err := readSegment(path)
-		goOn := err == nil && i == len(paths)-1 && s.origin.same(w.origin) && s.size < w.segmentSize()
+		goOn := err == nil && i == len(paths)-1 && s.same(w.origin) && s.size < w.segmentSize()
 		switch {
 		case errors.Is(err, errEmpty):
 			err = os.Remove(path)
@@ -176,11 +176,11 @@ func (w *writer) run() {
 		select {
 		case <-w.l.wake:
 			if w.retry == 0 && w.l.waiting() >= eager {
-				w.write()
+				w.noteError(w.write())
 			}
 		case <-flush.C:
 			flush.rang()
-			w.write()
+			w.noteError(w.write())
 		case done := <-w.l.flushes:
 			done <- w.flush()
 		case <-sync.C:
@@ -233,6 +233,7 @@ func (w *writer) flush() error {
 	if err == nil && w.l.waiting() > 0 { // the event that says what was dropped, at least
 		err = w.write()
 	}
+	w.noteError(err)
 	return err
 }
 
@@ -242,7 +243,6 @@ func (w *writer) write() error {
 	err := w.step()
 	w.show()
 	w.l.counters.spent.Add(int64(time.Since(began)))
-	w.noteError(err)
 	return err
 }
 
@@ -255,12 +255,12 @@ func (w *writer) noteError(err error) {
 		}
 		return
 	}
+	w.l.setFailing(err.Error())
 	w.l.counters.errors.Add(1)
 	if w.retry == 0 {
 		w.l.log.Error("the ledger cannot be written: what happens is kept in memory as long as there is room", "err", err)
 	}
 	w.retry = min(max(2*w.retry, firstRetry), lastRetry)
-	w.l.setFailing(err.Error())
 }
 
 // step writes what waits. What an error leaves undone is done by the next.
