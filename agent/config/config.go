@@ -51,8 +51,8 @@ type Config struct {
 	RunDir   string // absolute
 	API      API
 	Docker   Docker
-	History  History
 	DNS      DNS
+	History  History
 	Metrics  Metrics
 	OTLP     OTLP
 	Log      Log

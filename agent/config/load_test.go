@@ -89,8 +89,8 @@ func TestLoadFillsDefaults(t *testing.T) {
 		RunDir:          "/run/hostfabric",
 		API:             API{Group: "hostfabric"},
 		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
-		History:         History{Enabled: true, MaxSize: 1 << 30, MaxAge: 720 * time.Hour, Flush: 100 * time.Millisecond, Sync: 5 * time.Second},
 		DNS:             DNS{Enabled: true, Zone: "fabric.internal", Forward: true, Timeout: 2 * time.Second, Cache: 10000, Rate: 1000},
+		History:         History{Enabled: true, MaxSize: 1 << 30, MaxAge: 720 * time.Hour, Flush: 100 * time.Millisecond, Sync: 5 * time.Second},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -163,7 +163,6 @@ state_dir: /srv/hf/
 run_dir: /run/hf
 api: {group: wheel}
 docker: {enabled: true, socket: /run/d/fabric.sock, api: off}
-history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
 dns:
   enabled: false
   zone: Containers.Example.NET.
@@ -173,6 +172,7 @@ dns:
   timeout: 500ms
   cache: 0
   rate: 50
+history: {enabled: false, dir: /srv/ledger/, max_size: 512 MiB, max_age: 24h, flush: 1s, sync: 0s}
 metrics: {listen: ":9179", pprof: true}
 log: {level: debug, format: json}
 `)
@@ -229,12 +229,12 @@ log: {level: debug, format: json}
 		RunDir:    "/run/hf",
 		API:       API{Group: "wheel"},
 		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
-		History:   History{Dir: "/srv/ledger", MaxSize: 512 << 20, MaxAge: 24 * time.Hour, Flush: time.Second},
 		DNS: DNS{
 			Zone: "containers.example.net", Timeout: 500 * time.Millisecond, Rate: 50,
 			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")},
 			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 		},
+		History: History{Dir: "/srv/ledger", MaxSize: 512 << 20, MaxAge: 24 * time.Hour, Flush: time.Second},
 		Metrics: Metrics{Listen: Listener{"tcp", ":9179"}, Pprof: true},
 		Log:     Log{Level: slog.LevelDebug, Format: LogJSON},
 	}

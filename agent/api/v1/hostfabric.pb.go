@@ -4072,6 +4072,83 @@ func (x *ResetPeerResponse) GetEffect() string {
 	return ""
 }
 
+// DNSStatus is what answers for the names of the host's endpoints.
+type DNSStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // what the names are below: HOST.ZONE and a dot
+	Listeners     []string               `protobuf:"bytes,2,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	Names         uint32                 `protobuf:"varint,3,opt,name=names,proto3" json:"names,omitempty"` // endpoints that have some
+	Forwards      bool                   `protobuf:"varint,4,opt,name=forwards,proto3" json:"forwards,omitempty"`
+	Upstreams     []string               `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"` // resolvers for what is not of the fabric
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSStatus) Reset() {
+	*x = DNSStatus{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSStatus) ProtoMessage() {}
+
+func (x *DNSStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
+func (*DNSStatus) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *DNSStatus) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *DNSStatus) GetListeners() []string {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *DNSStatus) GetNames() uint32 {
+	if x != nil {
+		return x.Names
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetForwards() bool {
+	if x != nil {
+		return x.Forwards
+	}
+	return false
+}
+
+func (x *DNSStatus) GetUpstreams() []string {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
 type HistoryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // an address, a container ID (of one of 64 digits, 12 will do) or a name
@@ -4082,7 +4159,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[63]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4094,7 +4171,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[63]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4107,7 +4184,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{63}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HistoryRequest) GetSubject() string {
@@ -4134,7 +4211,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[64]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4146,7 +4223,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[64]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4159,7 +4236,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{64}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *HistoryResponse) GetEpisodes() []*Episode {
@@ -4198,7 +4275,7 @@ type Episode struct {
 
 func (x *Episode) Reset() {
 	*x = Episode{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[65]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4287,7 @@ func (x *Episode) String() string {
 func (*Episode) ProtoMessage() {}
 
 func (x *Episode) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[65]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4300,7 @@ func (x *Episode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Episode.ProtoReflect.Descriptor instead.
 func (*Episode) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{65}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Episode) GetContainerId() string {
@@ -4336,7 +4413,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[66]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4425,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[66]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4438,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{66}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *EventsRequest) GetSubject() string {
@@ -4444,7 +4521,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[67]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4456,7 +4533,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[67]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4469,7 +4546,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{67}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *EventsResponse) GetEvent() *LedgerEvent {
@@ -4511,7 +4588,7 @@ type LedgerEvent struct {
 
 func (x *LedgerEvent) Reset() {
 	*x = LedgerEvent{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[68]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4523,7 +4600,7 @@ func (x *LedgerEvent) String() string {
 func (*LedgerEvent) ProtoMessage() {}
 
 func (x *LedgerEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[68]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4536,7 +4613,7 @@ func (x *LedgerEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerEvent.ProtoReflect.Descriptor instead.
 func (*LedgerEvent) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{68}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LedgerEvent) GetNumber() uint64 {
@@ -4666,7 +4743,7 @@ type GetLedgerRequest struct {
 
 func (x *GetLedgerRequest) Reset() {
 	*x = GetLedgerRequest{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[69]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4678,7 +4755,7 @@ func (x *GetLedgerRequest) String() string {
 func (*GetLedgerRequest) ProtoMessage() {}
 
 func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[69]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4691,7 +4768,7 @@ func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerRequest.ProtoReflect.Descriptor instead.
 func (*GetLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{69}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{70}
 }
 
 type GetLedgerResponse struct {
@@ -4715,7 +4792,7 @@ type GetLedgerResponse struct {
 
 func (x *GetLedgerResponse) Reset() {
 	*x = GetLedgerResponse{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[70]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +4804,7 @@ func (x *GetLedgerResponse) String() string {
 func (*GetLedgerResponse) ProtoMessage() {}
 
 func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[70]
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +4817,7 @@ func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerResponse.ProtoReflect.Descriptor instead.
 func (*GetLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{70}
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetLedgerResponse) GetDir() string {
@@ -4830,83 +4907,6 @@ func (x *GetLedgerResponse) GetMaxSize() uint64 {
 func (x *GetLedgerResponse) GetMaxAge() *durationpb.Duration {
 	if x != nil {
 		return x.MaxAge
-	}
-	return nil
-}
-
-// DNSStatus is what answers for the names of the host's endpoints.
-type DNSStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // what the names are below: HOST.ZONE and a dot
-	Listeners     []string               `protobuf:"bytes,2,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	Names         uint32                 `protobuf:"varint,3,opt,name=names,proto3" json:"names,omitempty"` // endpoints that have some
-	Forwards      bool                   `protobuf:"varint,4,opt,name=forwards,proto3" json:"forwards,omitempty"`
-	Upstreams     []string               `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"` // resolvers for what is not of the fabric
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DNSStatus) Reset() {
-	*x = DNSStatus{}
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[71]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DNSStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DNSStatus) ProtoMessage() {}
-
-func (x *DNSStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[71]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
-func (*DNSStatus) Descriptor() ([]byte, []int) {
-	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{71}
-}
-
-func (x *DNSStatus) GetOrigin() string {
-	if x != nil {
-		return x.Origin
-	}
-	return ""
-}
-
-func (x *DNSStatus) GetListeners() []string {
-	if x != nil {
-		return x.Listeners
-	}
-	return nil
-}
-
-func (x *DNSStatus) GetNames() uint32 {
-	if x != nil {
-		return x.Names
-	}
-	return 0
-}
-
-func (x *DNSStatus) GetForwards() bool {
-	if x != nil {
-		return x.Forwards
-	}
-	return false
-}
-
-func (x *DNSStatus) GetUpstreams() []string {
-	if x != nil {
-		return x.Upstreams
 	}
 	return nil
 }
@@ -5229,7 +5229,13 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
 	"\x11ResetPeerResponse\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
-	"\x06effect\x18\x02 \x01(\tR\x06effect\"V\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect\"\x91\x01\n" +
+	"\tDNSStatus\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x1c\n" +
+	"\tlisteners\x18\x02 \x03(\tR\tlisteners\x12\x14\n" +
+	"\x05names\x18\x03 \x01(\rR\x05names\x12\x1a\n" +
+	"\bforwards\x18\x04 \x01(\bR\bforwards\x12\x1c\n" +
+	"\tupstreams\x18\x05 \x03(\tR\tupstreams\"V\n" +
 	"\x0eHistoryRequest\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"]\n" +
@@ -5306,13 +5312,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	" \x01(\tR\afailing\x12\x1a\n" +
 	"\bbuffered\x18\v \x01(\x04R\bbuffered\x12\x19\n" +
 	"\bmax_size\x18\f \x01(\x04R\amaxSize\x122\n" +
-	"\amax_age\x18\r \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x91\x01\n" +
-	"\tDNSStatus\x12\x16\n" +
-	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x1c\n" +
-	"\tlisteners\x18\x02 \x03(\tR\tlisteners\x12\x14\n" +
-	"\x05names\x18\x03 \x01(\rR\x05names\x12\x1a\n" +
-	"\bforwards\x18\x04 \x01(\bR\bforwards\x12\x1c\n" +
-	"\tupstreams\x18\x05 \x03(\tR\tupstreams2\xd1\x0f\n" +
+	"\amax_age\x18\r \x01(\v2\x19.google.protobuf.DurationR\x06maxAge2\xd1\x0f\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -5422,15 +5422,15 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ExplainStep)(nil),            // 60: hostfabric.v1.ExplainStep
 	(*ResetPeerRequest)(nil),       // 61: hostfabric.v1.ResetPeerRequest
 	(*ResetPeerResponse)(nil),      // 62: hostfabric.v1.ResetPeerResponse
-	(*HistoryRequest)(nil),         // 63: hostfabric.v1.HistoryRequest
-	(*HistoryResponse)(nil),        // 64: hostfabric.v1.HistoryResponse
-	(*Episode)(nil),                // 65: hostfabric.v1.Episode
-	(*EventsRequest)(nil),          // 66: hostfabric.v1.EventsRequest
-	(*EventsResponse)(nil),         // 67: hostfabric.v1.EventsResponse
-	(*LedgerEvent)(nil),            // 68: hostfabric.v1.LedgerEvent
-	(*GetLedgerRequest)(nil),       // 69: hostfabric.v1.GetLedgerRequest
-	(*GetLedgerResponse)(nil),      // 70: hostfabric.v1.GetLedgerResponse
-	(*DNSStatus)(nil),              // 71: hostfabric.v1.DNSStatus
+	(*DNSStatus)(nil),              // 63: hostfabric.v1.DNSStatus
+	(*HistoryRequest)(nil),         // 64: hostfabric.v1.HistoryRequest
+	(*HistoryResponse)(nil),        // 65: hostfabric.v1.HistoryResponse
+	(*Episode)(nil),                // 66: hostfabric.v1.Episode
+	(*EventsRequest)(nil),          // 67: hostfabric.v1.EventsRequest
+	(*EventsResponse)(nil),         // 68: hostfabric.v1.EventsResponse
+	(*LedgerEvent)(nil),            // 69: hostfabric.v1.LedgerEvent
+	(*GetLedgerRequest)(nil),       // 70: hostfabric.v1.GetLedgerRequest
+	(*GetLedgerResponse)(nil),      // 71: hostfabric.v1.GetLedgerResponse
 	nil,                            // 72: hostfabric.v1.Endpoint.LabelsEntry
 	nil,                            // 73: hostfabric.v1.AttachRequest.LabelsEntry
 	nil,                            // 74: hostfabric.v1.ListEndpointsRequest.LabelsEntry
@@ -5458,7 +5458,7 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	78, // 14: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	23, // 15: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
 	22, // 16: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
-	71, // 17: hostfabric.v1.GetStatusResponse.dns:type_name -> hostfabric.v1.DNSStatus
+	63, // 17: hostfabric.v1.GetStatusResponse.dns:type_name -> hostfabric.v1.DNSStatus
 	78, // 18: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	26, // 19: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
 	79, // 20: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
@@ -5488,14 +5488,14 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	78, // 44: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
 	60, // 45: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
 	78, // 46: hostfabric.v1.HistoryRequest.at:type_name -> google.protobuf.Timestamp
-	65, // 47: hostfabric.v1.HistoryResponse.episodes:type_name -> hostfabric.v1.Episode
+	66, // 47: hostfabric.v1.HistoryResponse.episodes:type_name -> hostfabric.v1.Episode
 	76, // 48: hostfabric.v1.Episode.labels:type_name -> hostfabric.v1.Episode.LabelsEntry
 	78, // 49: hostfabric.v1.Episode.leased:type_name -> google.protobuf.Timestamp
 	78, // 50: hostfabric.v1.Episode.from:type_name -> google.protobuf.Timestamp
 	78, // 51: hostfabric.v1.Episode.to:type_name -> google.protobuf.Timestamp
 	78, // 52: hostfabric.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
 	78, // 53: hostfabric.v1.EventsRequest.until:type_name -> google.protobuf.Timestamp
-	68, // 54: hostfabric.v1.EventsResponse.event:type_name -> hostfabric.v1.LedgerEvent
+	69, // 54: hostfabric.v1.EventsResponse.event:type_name -> hostfabric.v1.LedgerEvent
 	78, // 55: hostfabric.v1.LedgerEvent.time:type_name -> google.protobuf.Timestamp
 	77, // 56: hostfabric.v1.LedgerEvent.labels:type_name -> hostfabric.v1.LedgerEvent.LabelsEntry
 	79, // 57: hostfabric.v1.LedgerEvent.duration:type_name -> google.protobuf.Duration
@@ -5524,9 +5524,9 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	56, // 80: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
 	58, // 81: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
 	61, // 82: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
-	63, // 83: hostfabric.v1.Hostfabric.History:input_type -> hostfabric.v1.HistoryRequest
-	66, // 84: hostfabric.v1.Hostfabric.Events:input_type -> hostfabric.v1.EventsRequest
-	69, // 85: hostfabric.v1.Hostfabric.GetLedger:input_type -> hostfabric.v1.GetLedgerRequest
+	64, // 83: hostfabric.v1.Hostfabric.History:input_type -> hostfabric.v1.HistoryRequest
+	67, // 84: hostfabric.v1.Hostfabric.Events:input_type -> hostfabric.v1.EventsRequest
+	70, // 85: hostfabric.v1.Hostfabric.GetLedger:input_type -> hostfabric.v1.GetLedgerRequest
 	2,  // 86: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
 	4,  // 87: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
 	6,  // 88: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
@@ -5549,9 +5549,9 @@ var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
 	57, // 105: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
 	59, // 106: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
 	62, // 107: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
-	64, // 108: hostfabric.v1.Hostfabric.History:output_type -> hostfabric.v1.HistoryResponse
-	67, // 109: hostfabric.v1.Hostfabric.Events:output_type -> hostfabric.v1.EventsResponse
-	70, // 110: hostfabric.v1.Hostfabric.GetLedger:output_type -> hostfabric.v1.GetLedgerResponse
+	65, // 108: hostfabric.v1.Hostfabric.History:output_type -> hostfabric.v1.HistoryResponse
+	68, // 109: hostfabric.v1.Hostfabric.Events:output_type -> hostfabric.v1.EventsResponse
+	71, // 110: hostfabric.v1.Hostfabric.GetLedger:output_type -> hostfabric.v1.GetLedgerResponse
 	86, // [86:111] is the sub-list for method output_type
 	61, // [61:86] is the sub-list for method input_type
 	61, // [61:61] is the sub-list for extension type_name
