@@ -8,7 +8,7 @@ GOLANGCI_VERSION := v2.15.0
 
 export CGO_ENABLED ?= 0
 
-.PHONY: build demo test bench lint generate lab clean deps install fuzz crash siege storm names docker-storm
+.PHONY: build demo test bench lint generate lab clean deps install fuzz crash ledger-crash siege storm names docker-storm
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -35,6 +35,10 @@ bench: deps build
 # The allocator killed at random moments, many times.
 crash:
 	go test -count=1 -v -timeout 60m -run 'TestCrash$$' ./ipam -crash.rounds $(or $(ROUNDS),1000)
+
+# The ledger's writer killed at random moments, and its files damaged.
+ledger-crash:
+	go test -count=1 -v -timeout 60m -run 'TestCrash|TestDamage|TestFullDisk' ./agent/history -crash.rounds $(or $(ROUNDS),200) -damage.rounds $(or $(ROUNDS),200)
 
 # A router that attacks under traffic, in all the ways there are tests of.
 siege:

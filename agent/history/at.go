@@ -58,7 +58,11 @@ func (v *view) begin() (time.Time, bool) {
 	if len(v.parts) == 0 {
 		return time.Time{}, false
 	}
-	return fromMicros(v.parts[0].min), true
+	begin := v.parts[0].min
+	for _, p := range v.parts {
+		begin = min(begin, p.min)
+	}
+	return fromMicros(begin), true
 }
 
 // reboots are where the host booted anew.
@@ -84,8 +88,10 @@ func (v *view) positions(at int64) []place {
 		if last = i; p.max < at || !v.ready(p) {
 			continue
 		}
-		for k := range p.entries {
-			if p.entries[k].min <= at && v.nextMin(place{i, k}) > at {
+		for k, e := range p.entries {
+			next := v.nextMin(place{i, k})
+			setBack := next < e.max-clockStep
+			if e.min <= at && (next > at || setBack && at <= e.max) {
 				found = append(found, place{i, k})
 			}
 		}
@@ -186,7 +192,7 @@ func (a *atQuery) episode(ctx context.Context, from place, key holder, f Filter,
 		}
 		before = append(before, e)
 		if e.Kind == Attach { // its lease is not far
-			own.Since = e.Time.Add(-e.Duration - leaseBefore)
+			own.Since = e.Time.Add(-e.Duration - nearBy)
 		}
 		ended := e.Number < said.Number && (e.Kind == Detach || e.Kind == Release)
 		return e.Kind != Allocate && !ended
@@ -207,6 +213,10 @@ func (a *atQuery) episode(ctx context.Context, from place, key holder, f Filter,
 			return true
 		}
 		p.add(e)
+		if last := p.last[key]; p.open[key] == nil && last != nil && last.End == Released && last.From.IsZero() {
+			own.Until = e.Time.Add(nearBy) // why it was not attached comes after that
+			return true
+		}
 		return p.open[key] != nil || e.Number < said.Number
 	})
 	if err != nil {
@@ -226,8 +236,8 @@ func (a *atQuery) episode(ctx context.Context, from place, key holder, f Filter,
 	return nil
 }
 
-// leaseBefore is how much earlier than an attach its lease may have been told.
-const leaseBefore = time.Minute
+// nearBy is how far apart the events of one attach may be, besides what it took.
+const nearBy = time.Minute
 
 // replaced ends an episode whose end is lost where somebody else has its address.
 func (a *atQuery) replaced(ctx context.Context, from place, f Filter, one *Episode) error {

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,10 @@ type Options struct {
 	// Sync is how long what was written may wait to be on the disk itself; 0: until the kernel does it. A crash of the machine loses these.
 	Sync time.Duration
 	Log  *slog.Logger
+
+	// What tests have smaller; 0 takes what it should be.
+	blockEvents, bufferEvents int
+	segmentSize               int64
 }
 
 const (
@@ -66,6 +71,7 @@ type Ledger struct {
 	buffered int // events
 	spare    []chunk
 	lost     uint64 // events since the last one that said so
+	lostWhy  string
 	failing  string // why nothing can be written at the moment
 	closed   bool
 
@@ -110,6 +116,12 @@ type Stats struct {
 func Open(o Options) (*Ledger, error) {
 	if o.Flush == 0 {
 		o.Flush = defaultFlush
+	}
+	if o.blockEvents == 0 {
+		o.blockEvents = blockEvents
+	}
+	if o.bufferEvents == 0 {
+		o.bufferEvents = bufferEvents
 	}
 	if o.BootID == "" {
 		id, err := os.ReadFile(bootIDFile)
@@ -159,6 +171,9 @@ func (l *Ledger) Record(e Event) {
 	l.mu.Lock()
 	if l.closed || !l.hasRoom() {
 		l.lost++
+		if l.failing != "" {
+			l.lostWhy = "could not be written: " + l.failing
+		}
 		l.mu.Unlock()
 		l.counters.dropped.Add(1)
 		return
@@ -181,7 +196,7 @@ func (l *Ledger) nudge() {
 
 // hasRoom also has a chunk at hand that the next record fits in. l.mu is held.
 func (l *Ledger) hasRoom() bool {
-	if l.buffered >= bufferEvents {
+	if l.buffered >= l.opts.bufferEvents {
 		return false
 	}
 	if n := len(l.buffer); n > 0 && cap(l.buffer[n-1].records)-len(l.buffer[n-1].records) >= recordRoom {
@@ -212,13 +227,9 @@ func (l *Ledger) take() []chunk {
 	taken := l.buffer
 	l.buffer, l.buffered = nil, 0
 	if l.lost > 0 {
-		why := "they came faster than they could be written"
-		if l.failing != "" {
-			why = "could not be written: " + l.failing
-		}
 		l.hasRoom()
-		l.put(&Event{Time: time.Now(), Kind: Dropped, Count: l.lost, Detail: why})
-		l.lost = 0
+		l.put(&Event{Time: time.Now(), Kind: Dropped, Count: l.lost, Detail: cmp.Or(l.lostWhy, "they came faster than they could be written")})
+		l.lost, l.lostWhy = 0, ""
 		l.counters.recorded.Add(1)
 	}
 	return taken

@@ -18,6 +18,9 @@ const (
 
 // segmentSize is what a segment grows to.
 func (w *writer) segmentSize() int64 {
+	if w.l.opts.segmentSize > 0 {
+		return w.l.opts.segmentSize
+	}
 	return min(max(w.limits.MaxSize/partsOfSize, smallestSegment), largestSegment)
 }
 
@@ -26,7 +29,7 @@ func (w *writer) rotate() error {
 	if w.seg == nil || w.seg.count == 0 {
 		return nil
 	}
-	if !w.seg.origin.same(w.from) {
+	if !w.seg.same(w.from) {
 		return w.seal()
 	}
 	age := time.Since(fromMicros(w.seg.created))
@@ -68,10 +71,7 @@ func (w *writer) tidy() {
 
 // retain deletes what exceeds the limits. A query that has a segment open goes on reading it.
 func (w *writer) retain(now time.Time) {
-	total := w.tail.size
-	if w.seg != nil {
-		total += w.seg.size
-	}
+	total := w.tail.size + w.segmentSize() // what the segment that is being written may come to
 	for _, s := range w.sealed {
 		total += s.size
 	}

@@ -32,7 +32,11 @@ type segment struct {
 	path   string
 	size   int64
 	sealed bool
+	broken string // why nothing of it can be read; empty: something can
 }
+
+// errEmpty is a segment whose writer was killed before there was anything in it.
+var errEmpty = errors.New("an empty segment")
 
 // listSegments finds the segments of a directory, oldest first. Other files are nobody's business.
 func listSegments(dir string) ([]string, error) {
@@ -45,6 +49,17 @@ func listSegments(dir string) ([]string, error) {
 	return names, nil
 }
 
+// listWritten is listSegments beside a writer. A listing may have a segment that was made meanwhile and not the one made before; a second
+// has all up to the newest that the first has seen.
+func listWritten(dir string) ([]string, error) {
+	seen, err := listSegments(dir)
+	if err != nil || len(seen) == 0 {
+		return nil, err
+	}
+	paths, err := listSegments(dir)
+	return slices.DeleteFunc(paths, func(path string) bool { return path > seen[len(seen)-1] }), err
+}
+
 // segmentNumber is the number that a segment's name has; 0: it is no segment's name.
 func segmentNumber(path string) uint64 {
 	digits := strings.TrimSuffix(filepath.Base(path), segmentSuffix)
@@ -55,7 +70,7 @@ func segmentNumber(path string) uint64 {
 	return n
 }
 
-// readSegment reads what a segment says of itself. Of one that is not sealed, that is found by going through its blocks.
+// readSegment reads what a segment says of itself. Of one that is not sealed, what is in it is found by going through its blocks.
 func readSegment(path string) (s segment, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -71,9 +86,12 @@ func readSegmentFile(f *os.File, path string) (segment, error) {
 		return segment{}, err
 	}
 	s := segment{path: path, size: info.Size()}
+	if s.size < fileHeaderSize {
+		return s, errEmpty
+	}
 	head := make([]byte, fileHeaderSize)
-	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
-		return segment{}, err
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return s, fmt.Errorf("segment %s: %w", path, err)
 	}
 	if s.origin, err = decodeOrigin(head, segmentMagic); err != nil {
 		return s, fmt.Errorf("segment %s: %w", path, err)

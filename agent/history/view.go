@@ -119,6 +119,10 @@ type Entry struct {
 func (s *shown) view() *view {
 	v := &view{}
 	for _, one := range s.sealed {
+		if one.broken != "" {
+			v.damaged("%s: its events are missing", one.broken)
+			continue
+		}
 		v.parts = append(v.parts, &part{segment: one})
 	}
 	if s.open != nil {
@@ -143,7 +147,7 @@ func viewDir(dir string) (*view, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	paths, err := listSegments(dir)
+	paths, err := listWritten(dir)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
@@ -151,8 +155,8 @@ func viewDir(dir string) (*view, error) {
 	next := uint64(1)
 	for _, path := range paths {
 		s, err := readSegment(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // retention was faster
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errEmpty) {
+			continue // retention was faster, or the writer is not so far
 		}
 		if err != nil {
 			v.damaged("%v: its events are missing", err)

@@ -54,10 +54,11 @@ func openWriter(l *Ledger) (*writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	next, err := w.openSegments()
+	free, err := w.openSegments()
 	if err != nil {
 		return nil, err
 	}
+	next := uint64(1)
 	if n := len(w.sealed); n > 0 {
 		next = max(next, w.sealed[n-1].end())
 	}
@@ -76,7 +77,7 @@ func openWriter(l *Ledger) (*writer, error) {
 			return nil, fmt.Errorf("ledger: %w", err)
 		}
 	}
-	w.span, w.from = span{first: next}, w.origin
+	w.span, w.from = span{first: max(next, free)}, w.origin
 	if left.count > 0 {
 		return w, w.adopt(left)
 	}
@@ -96,37 +97,47 @@ func (w *writer) adopt(left held) error {
 	}
 	w.tail.size, w.tail.next = left.size, w.end()
 	w.tailed, w.inTail = len(w.records), w.count
-	if !left.origin.same(w.origin) {
+	if !left.same(w.origin) {
 		w.from, w.cut, w.tail.foreign = left.origin, true, true
 	}
 	return nil
 }
 
-// openSegments looks at all segments, and goes on with the last one if it is of this boot. No number before next is free.
-func (w *writer) openSegments() (next uint64, err error) {
+// openSegments looks at all segments, and goes on with the last one if it is of this boot. From free on no number has been given, not even
+// in what cannot be read.
+func (w *writer) openSegments() (free uint64, err error) {
 	paths, err := listSegments(w.l.opts.Dir)
 	if err != nil {
 		return 0, fmt.Errorf("ledger: %w", err)
 	}
-	next = 1
 	for i, path := range paths {
 		s, err := readSegment(path)
-		if err != nil {
-			w.l.log.Warn("a segment of the ledger cannot be read and is left alone", "err", err)
-			next = max(next, segmentNumber(path)+uint64(s.size)) // whatever is in it
-			continue
-		}
-		goOn := i == len(paths)-1 && s.origin.same(w.origin) && s.size < w.segmentSize()
-		if s.sealed && !goOn {
+		goOn := err == nil && i == len(paths)-1 && s.same(w.origin) && s.size < w.segmentSize()
+		switch {
+		case errors.Is(err, errEmpty):
+			err = os.Remove(path)
+		case err != nil:
+		case s.sealed && !goOn:
 			w.sealed = append(w.sealed, s)
-			continue
+		default:
+			err = w.resume(path, goOn)
 		}
-		if err := w.resume(path, goOn); err != nil {
-			w.l.log.Warn("a segment of the ledger cannot be gone on with", "err", err)
-			next = max(next, segmentNumber(path)+uint64(s.size))
+		if err != nil {
+			w.l.log.Warn("a segment of the ledger cannot be read: it stays until its time has come", "err", err)
+			w.sealed = append(w.sealed, broken(path, s.size, err))
+			free = max(free, segmentNumber(path)+uint64(s.size))
 		}
 	}
-	return next, nil
+	return free, nil
+}
+
+// broken is a segment of which nothing can be read. Its age is its file's.
+func broken(path string, size int64, why error) segment {
+	s := segment{span: span{first: segmentNumber(path)}, path: path, size: size, broken: why.Error()}
+	if info, err := os.Stat(path); err == nil {
+		s.max = micros(info.ModTime())
+	}
+	return s
 }
 
 // resume opens a segment that was not sealed, and seals it unless it is to be gone on with.
@@ -145,9 +156,11 @@ func (w *writer) resume(path string, goOn bool) error {
 	if seg.count == 0 {
 		return errors.Join(seg.file.Close(), os.Remove(path))
 	}
-	err = errors.Join(seg.seal(), seg.file.Close())
+	if err := seg.seal(); err != nil { // it can be read without a footer, if slowly
+		w.l.log.Warn("a segment of the ledger has no footer", "err", err)
+	}
 	w.sealed = append(w.sealed, seg.segment)
-	return err
+	return seg.file.Close()
 }
 
 // run writes what is recorded until the ledger is closed.
@@ -163,11 +176,11 @@ func (w *writer) run() {
 		select {
 		case <-w.l.wake:
 			if w.retry == 0 && w.l.waiting() >= eager {
-				w.write()
+				w.noteError(w.write())
 			}
 		case <-flush.C:
 			flush.rang()
-			w.write()
+			w.noteError(w.write())
 		case done := <-w.l.flushes:
 			done <- w.flush()
 		case <-sync.C:
@@ -220,6 +233,7 @@ func (w *writer) flush() error {
 	if err == nil && w.l.waiting() > 0 { // the event that says what was dropped, at least
 		err = w.write()
 	}
+	w.noteError(err)
 	return err
 }
 
@@ -229,7 +243,6 @@ func (w *writer) write() error {
 	err := w.step()
 	w.show()
 	w.l.counters.spent.Add(int64(time.Since(began)))
-	w.noteError(err)
 	return err
 }
 
@@ -242,12 +255,12 @@ func (w *writer) noteError(err error) {
 		}
 		return
 	}
+	w.l.setFailing(err.Error())
 	w.l.counters.errors.Add(1)
 	if w.retry == 0 {
 		w.l.log.Error("the ledger cannot be written: what happens is kept in memory as long as there is room", "err", err)
 	}
 	w.retry = min(max(2*w.retry, firstRetry), lastRetry)
-	w.l.setFailing(err.Error())
 }
 
 // step writes what waits. What an error leaves undone is done by the next.
@@ -269,7 +282,7 @@ func (w *writer) step() error {
 }
 
 func (w *writer) full() bool {
-	return w.cut || w.count >= blockEvents || len(w.records) >= blockBytes
+	return w.cut || w.count >= uint64(w.l.opts.blockEvents) || len(w.records) >= blockBytes
 }
 
 // feed adds records to the next block until it is full or a chunk is empty.

@@ -18,7 +18,7 @@ import (
 // openEvents opens what is to be told of what happens: the ledger, and who else wants to know.
 func (r *rooms) openEvents(cfg *config.Config, log *slog.Logger) (err error) {
 	told := ledgers{}
-	if r.kept, err = openLedger(cfg, log); err != nil {
+	if r.kept, err = openHistory(cfg, log); err != nil {
 		return err
 	}
 	if r.kept != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/hostfabric/hostfabric/agent/rpc"
 )
 
-// openLedger opens the ledger that the configuration asks for; nil if it asks for none.
-func openLedger(cfg *config.Config, log *slog.Logger) (*history.Ledger, error) {
+// openHistory opens the ledger that the configuration asks for; nil if it asks for none.
+func openHistory(cfg *config.Config, log *slog.Logger) (*history.Ledger, error) {
 	if !cfg.History.Enabled {
 		return nil, nil
 	}

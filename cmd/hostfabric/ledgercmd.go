@@ -123,7 +123,7 @@ func newLedgerExportCommand() *cobra.Command {
 				if format == exportParquet && isTerminal(cmd.OutOrStdout()) {
 					return errors.New("a Parquet file does not belong on a terminal: name a file with -o, or redirect the output")
 				}
-				return export(cmd, o, req, format, cmd.OutOrStdout())
+				return writeExport(cmd, o, req, format, cmd.OutOrStdout())
 			}
 			return exportFile(cmd, o, req, format, file)
 		},
@@ -150,10 +150,10 @@ func exportFile(cmd *cobra.Command, o *ledgerOptions, req *apiv1.EventsRequest, 
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	return export(cmd, o, req, format, f)
+	return writeExport(cmd, o, req, format, f)
 }
 
-func export(cmd *cobra.Command, o *ledgerOptions, req *apiv1.EventsRequest, format exportFormat, to io.Writer) error {
+func writeExport(cmd *cobra.Command, o *ledgerOptions, req *apiv1.EventsRequest, format exportFormat, to io.Writer) error {
 	w := bufio.NewWriterSize(to, 1<<16)
 	var err error
 	if format == exportParquet {

@@ -77,8 +77,6 @@ type rooms struct {
 	holds         *notes.Store[sandbox.Hold]
 	sandboxMounts *sandbox.Mounts
 	sandboxes     *sandbox.Pool
-
-	kept *history.Ledger // the ledger; nil: there is none
 }
 
 // newRooms prepares the host and builds the rooms; none of them runs yet. The lease file comes first: its lock keeps a

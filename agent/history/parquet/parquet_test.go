@@ -2,6 +2,7 @@ package parquet_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/netip"
 	"testing"
@@ -53,7 +54,7 @@ func TestTableHasTheEvents(t *testing.T) {
 		more, err = r.Read(rows[n:])
 		n += more
 	}
-	if n != len(events) || err != nil && err != io.EOF {
+	if n != len(events) || err != nil && !errors.Is(err, io.EOF) {
 		t.Fatalf("%d rows of %d, %v", n, len(events), err)
 	}
 	for i, e := range events[:3000] {
