@@ -26,15 +26,17 @@ import (
 // Server answers the API.
 type Server struct {
 	apiv1.UnimplementedHostfabricServer
-	agent     *agent.Agent
-	sandboxes *sandbox.Pool
+	agent      *agent.Agent
+	sandboxes  *sandbox.Pool
+	resolvConf func() string
 }
 
 // Serve answers on the listener until ctx ends, then lets running calls finish. Besides the API there is gRPC's standard health
-// service, which costs next to nothing to ask: SERVING means that the agent answers.
-func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, log *slog.Logger) error {
+// service, which costs next to nothing to ask: SERVING means that the agent answers. resolvConf tells the path of a resolv.conf for
+// containers, or nothing.
+func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, resolvConf func() string, log *slog.Logger) error {
 	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
-	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes})
+	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes, resolvConf: resolvConf})
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	stop := context.AfterFunc(ctx, s.GracefulStop)
 	defer stop()
@@ -68,7 +70,7 @@ func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.Att
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	return &apiv1.AttachResponse{Endpoint: endpoint(ep)}, nil
+	return &apiv1.AttachResponse{Endpoint: endpoint(ep), ResolvConf: s.resolvConf()}, nil
 }
 
 // Detach implements hostfabric.v1.

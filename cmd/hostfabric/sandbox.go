@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,21 +94,30 @@ func newSandboxListCommand() *cobra.Command {
 			ask := func(ctx context.Context, c apiv1.HostfabricClient) (*apiv1.ListSandboxesResponse, error) {
 				return c.ListSandboxes(ctx, &apiv1.ListSandboxesRequest{})
 			}
-			return call(cmd, o, ask, func(r *apiv1.ListSandboxesResponse, p *printer) { printSandboxes(p, r.GetSandboxes()...) })
+			return call(cmd, o, ask, printSandboxes)
 		},
 	}
 	o.AddFlags(cmd)
 	return cmd
 }
 
-func printAcquired(r *apiv1.AcquireSandboxResponse, p *printer) { printSandboxes(p, r.GetSandbox()) }
+var sandboxColumns = []string{"SANDBOX", "STATE", "HOLDER", "ADDRESSES", "NAME", "NAMESPACE", "AGE"}
 
-func printSandboxes(p *printer, all ...*apiv1.Sandbox) {
-	p.header("SANDBOX", "STATE", "HOLDER", "ADDRESSES", "NAME", "NAMESPACE", "AGE")
-	for _, s := range all {
-		ep := s.GetEndpoint()
-		p.row(text(s.GetId()), text(s.GetState()), text(dash(s.GetHolder())), text(strings.Join(ep.GetAddresses(), ",")),
-			text(dash(ep.GetName())), text(ep.GetNetns()), text(age(s.GetSince().AsTime())))
+func sandboxCells(s *apiv1.Sandbox) []cell {
+	ep := s.GetEndpoint()
+	return []cell{text(s.GetId()), text(s.GetState()), text(dash(s.GetHolder())), text(strings.Join(ep.GetAddresses(), ",")),
+		text(dash(ep.GetName())), text(ep.GetNetns()), text(age(s.GetSince().AsTime()))}
+}
+
+func printAcquired(r *apiv1.AcquireSandboxResponse, p *printer) {
+	p.header(append(slices.Clone(sandboxColumns), "RESOLV-CONF")...)
+	p.row(append(sandboxCells(r.GetSandbox()), text(dash(r.GetSandbox().GetResolvConf())))...)
+}
+
+func printSandboxes(r *apiv1.ListSandboxesResponse, p *printer) {
+	p.header(sandboxColumns...)
+	for _, s := range r.GetSandboxes() {
+		p.row(sandboxCells(s)...)
 	}
 }
 
