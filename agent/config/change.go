@@ -52,6 +52,8 @@ func Changes(before, after *Config) []Change {
 	compareLists(c, "announce.communities", before.Announce.Communities, after.Announce.Communities, communityText)
 	compareLists(c, "announce.large_communities", before.Announce.LargeCommunities, after.Announce.LargeCommunities, text)
 	compareLists(c, "bgp.bmp", before.BGP.BMP, after.BGP.BMP, text)
+	compareLists(c, "dns.upstreams", before.DNS.Upstreams, after.DNS.Upstreams, netip.AddrPort.String)
+	compareLists(c, "dns.listen", before.DNS.Listen, after.DNS.Listen, netip.AddrPort.String)
 	compareLists(c, "etcd.endpoints", before.Etcd.Endpoints, after.Etcd.Endpoints, text)
 	// The files behind these are read anew each time.
 	c.add("etcd.password_file", before.Etcd.Password != after.Etcd.Password, "", "(another password)")

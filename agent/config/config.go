@@ -51,6 +51,7 @@ type Config struct {
 	RunDir   string // absolute
 	API      API
 	Docker   Docker
+	DNS      DNS
 	Metrics  Metrics
 	Log      Log
 }

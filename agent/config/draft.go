@@ -108,6 +108,7 @@ func (d *draft) setLists(l *layers, r *report, f files) {
 	d.Masquerade.Except = values(elements("masquerade.except", l.list("masquerade.except", r, ""), r, parsePrefix))
 	d.setPools(l, r)
 	d.setStations(l, r)
+	d.setDNS(l, r)
 	d.setAnnounce(l, r)
 }
 

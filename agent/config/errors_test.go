@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"no mapping", "- asn\n", `hostfabric.yaml: line 1: not a mapping (write lines such as "asn: 4200000001")`},
 		{"two documents", with("---\nasn: 1"), "hostfabric.yaml: line 4: a second document begins (keep one, without ---)"},
 		{"alias", with("mtu: &a 1500\nhost: *a"), "host: YAML aliases are not understood (write the value out)"},
-		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, docker, etcd, fabric, firewall, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
+		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, dns, docker, etcd, fabric, firewall, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
 		{"odd key", with("? [a]\n: b"), "?: line 4: a key must be a word"},
 		{"odd text in a key", with(`"a\nb": 1`), `"a\nb": line 4: unknown key (did you mean api?)`},
 

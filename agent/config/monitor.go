@@ -39,20 +39,7 @@ var stationFields = []field[BMPStation]{
 }
 
 // parseStation accepts an address with or without a port.
-func parseStation(text string) (netip.AddrPort, error) {
-	if _, err := netip.ParseAddr(text); err == nil {
-		a, err := parseAddr(text)
-		return netip.AddrPortFrom(a, defaultBMPPort), err
-	}
-	p, err := netip.ParseAddrPort(text)
-	if err != nil || p.Port() == 0 {
-		return netip.AddrPort{}, &problem{fmt.Sprintf("%q is not an address and port", text), "such as 192.0.2.9:11019 or '[fd00::9]:11019'"}
-	}
-	if _, err := parseAddr(p.Addr().String()); err != nil {
-		return netip.AddrPort{}, err
-	}
-	return p, nil
-}
+var parseStation = parseServer(defaultBMPPort, "192.0.2.9:11019 or '[fd00::9]:11019'")
 
 func (d *draft) setStations(l *layers, r *report) {
 	seen := map[netip.AddrPort]string{}

@@ -111,6 +111,12 @@ var fields = []field[draft]{
 	{"docker.enabled", "false", put(func(d *draft) *bool { return &d.Docker.Enabled }, parseBool)},
 	{"docker.socket", "/run/docker/plugins/hostfabric.sock", put(func(d *draft) *string { return &d.Docker.Socket }, parsePluginSocket)},
 	{"docker.api", "unix:///var/run/docker.sock", put(func(d *draft) *string { return &d.Docker.API }, parseDockerAPI)},
+	{"dns.enabled", "true", put(func(d *draft) *bool { return &d.DNS.Enabled }, parseBool)},
+	{"dns.zone", "fabric.internal", put(func(d *draft) *string { return &d.DNS.Zone }, parseZone)},
+	{"dns.forward", "true", put(func(d *draft) *bool { return &d.DNS.Forward }, parseBool)},
+	{"dns.timeout", "2s", put(func(d *draft) *time.Duration { return &d.DNS.Timeout }, parseDuration(100*time.Millisecond, 30*time.Second))},
+	{"dns.cache", "10000", put(func(d *draft) *int { return &d.DNS.Cache }, parseInt(0, 1_000_000))},
+	{"dns.rate", "1000", put(func(d *draft) *int { return &d.DNS.Rate }, parseInt(0, 1_000_000))},
 	{"metrics.listen", "", put(func(d *draft) *Listener { return &d.Metrics.Listen }, parseListener)},
 	{"log.level", "info", put(func(d *draft) *slog.Level { return &d.Log.Level }, parseLevel)},
 	{"log.format", string(LogText), put(func(d *draft) *LogFormat { return &d.Log.Format }, parseChoice(LogText, LogJSON))},
@@ -162,6 +168,8 @@ var root = func() *shape {
 	top.keys["announce"] = &shape{keys: map[string]*shape{"communities": {each: word}, "large_communities": {each: word}}}
 	top.keys["firewall"].keys["open"] = &shape{each: word}
 	top.keys["masquerade"].keys["except"] = &shape{each: word}
+	top.keys["dns"].keys["upstreams"] = &shape{each: word}
+	top.keys["dns"].keys["listen"] = &shape{each: word}
 	rule := mappingOf(importFields)
 	rule.scalar = true
 	top.keys["import"] = &shape{each: rule}
