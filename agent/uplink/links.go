@@ -118,8 +118,9 @@ func (l *Links) Run(ctx context.Context) error {
 			}
 			return err
 		case c := <-changes:
-			l.change(c)
-			look = l.concerns(c)
+			if look = l.concerns(c); !l.outdated(c) {
+				l.change(c)
+			}
 		case <-again:
 		case <-l.wake:
 		case <-lost:
@@ -136,6 +137,21 @@ func (l *Links) concerns(c linkChange) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Contains(l.links(), c.name) || c.up && len(l.linkOf) < len(l.peers)
+}
+
+// outdated reports whether a link that is down is said to be up by an event of before it went down: a look of its first moments as a
+// peer's link saw the state that events are still to tell of.
+func (l *Links) outdated(c linkChange) bool {
+	if was, known := l.up[c.name]; !c.up || !known || was {
+		return false
+	}
+	up := false
+	err := rtnl.Within(int(l.home.Fd()), func() error {
+		link, err := netlink.LinkByName(c.name)
+		up = err == nil && running(link.Attrs().RawFlags)
+		return nil
+	})
+	return err == nil && !up
 }
 
 // read passes on the changes of links, and asks for another look where addresses changed or events were lost.
