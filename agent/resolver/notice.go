@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,19 +16,29 @@ import (
 type Notice struct {
 	path string
 
-	mu      sync.Mutex // guards what follows, and the file
-	now     Resolver
-	written bool // the file has it
+	mu           sync.Mutex // guards what follows, and the file
+	servers      []netip.Addr
+	domain, zone string
+	written      bool // the file has it
 }
 
-// NewNotice tells of nobody to ask, until Post does. The file is for containers to mount; it is there while there is a resolver.
-func NewNotice(path string) *Notice { return &Notice{path: path} }
+// NewNotice tells of nobody to ask until SetServers does, and leaves the file as it is until then. The domain and the zone are SetZone's.
+func NewNotice(path, domain, zone string) *Notice {
+	return &Notice{path: path, domain: domain, zone: zone}
+}
 
-// Resolver is what was posted last.
+// Resolver is what containers are to be told.
 func (n *Notice) Resolver() Resolver {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.now
+	return n.resolver()
+}
+
+func (n *Notice) resolver() Resolver {
+	if n.domain == "" {
+		return Resolver{}
+	}
+	return New(slices.Clone(n.servers), n.domain, n.zone)
 }
 
 // File is the path of the resolv.conf, and empty while there is none.
@@ -40,12 +51,26 @@ func (n *Notice) File() string {
 	return n.path
 }
 
-// Post tells of r from now on. Where the file cannot be written, Resolver tells of it all the same.
-func (n *Notice) Post(r Resolver) error {
+// SetServers tells of these from now on. Where the file cannot be written, Resolver tells of them all the same.
+func (n *Notice) SetServers(servers []netip.Addr) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.now = Resolver{Servers: slices.Clone(r.Servers), Search: slices.Clone(r.Search)}
-	err := n.write()
+	n.servers = servers
+	return n.update()
+}
+
+// SetZone tells of the domain that this host's containers are named in and the zone around it; of nothing if there are none. Its error
+// is that of SetServers.
+func (n *Notice) SetZone(domain, zone string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.domain, n.zone = domain, zone
+	return n.update()
+}
+
+func (n *Notice) update() error {
+	r := n.resolver()
+	err := write(n.path, r)
 	n.written = err == nil && len(r.Servers) > 0
 	if err != nil {
 		err = fmt.Errorf("resolv.conf of containers: %w", err)
@@ -53,24 +78,24 @@ func (n *Notice) Post(r Resolver) error {
 	return err
 }
 
-func (n *Notice) write() error {
-	if len(n.now.Servers) == 0 {
-		if err := os.Remove(n.path); !errors.Is(err, fs.ErrNotExist) {
+func write(path string, r Resolver) error {
+	if len(r.Servers) == 0 {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	text := n.now.conf()
-	before, err := os.ReadFile(n.path)
+	text := r.conf()
+	before, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return create(n.path, text)
+		return create(path, text)
 	case err != nil:
 		return err
 	case strings.TrimRight(string(before), "\n")+"\n" == text:
 		return nil
 	}
-	return overwrite(n.path, text, len(before))
+	return overwrite(path, text, len(before))
 }
 
 // create makes the file under another name first: nobody finds half of it.

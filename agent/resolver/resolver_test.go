@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -39,20 +40,20 @@ func TestContainersAreToldOfServersThatTheyReach(t *testing.T) {
 // TestNoticeIsReadThroughAMount: what a container has bind-mounted is the file, whatever becomes of its name.
 func TestNoticeIsReadThroughAMount(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "resolv.conf")
-	n := NewNotice(path)
-	post := func(r Resolver) {
+	n := NewNotice(path, "", "")
+	set := func(err error) {
 		t.Helper()
-		if err := n.Post(r); err != nil {
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	post(Resolver{})
+	two := addrs("10.64.0.0", "fd00:64::")
+	set(n.SetServers(two))
 	if n.File() != "" || len(n.Resolver().Servers) != 0 {
-		t.Errorf("without a resolver the file is %q, the resolver %v", n.File(), n.Resolver())
+		t.Errorf("without a zone the file is %q, the resolver %v", n.File(), n.Resolver())
 	}
-	two := New(addrs("10.64.0.0", "fd00:64::"), "r1h1.fabric.internal", "fabric.internal")
-	post(two)
-	if n.File() != path || !reflect.DeepEqual(n.Resolver(), two) {
+	set(n.SetZone("r1h1.fabric.internal", "fabric.internal"))
+	if n.File() != path || !reflect.DeepEqual(n.Resolver(), New(two, "r1h1.fabric.internal", "fabric.internal")) {
 		t.Errorf("file %q, resolver %v", n.File(), n.Resolver())
 	}
 	mounted, err := os.Open(path)
@@ -65,25 +66,26 @@ func TestNoticeIsReadThroughAMount(t *testing.T) {
 		t.Helper()
 		text := make([]byte, 4096)
 		k, err := mounted.ReadAt(text, 0)
-		if got := string(text[:k]); got != head+want {
+		if got := strings.TrimRight(string(text[:k]), "\n") + "\n"; got != head+want {
 			t.Errorf("a container reads %q (%v), want %q", got, err, head+want)
 		}
 	}
 	reads("nameserver 10.64.0.0\nnameserver fd00:64::\nsearch r1h1.fabric.internal fabric.internal\n")
-	post(New(addrs("10.72.0.0"), "r1h1.fabric.internal", "fabric.internal"))
-	reads("nameserver 10.72.0.0\nsearch r1h1.fabric.internal fabric.internal\n" + "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n")
-	post(two)
-	reads("nameserver 10.64.0.0\nnameserver fd00:64::\nsearch r1h1.fabric.internal fabric.internal\n")
+	set(n.SetServers(addrs("10.72.0.0")))
+	reads("nameserver 10.72.0.0\nsearch r1h1.fabric.internal fabric.internal\n")
+	set(n.SetServers(two))
+	set(n.SetZone("r1h1.fabric.example", "fabric.example"))
+	reads("nameserver 10.64.0.0\nnameserver fd00:64::\nsearch r1h1.fabric.example fabric.example\n")
 
 	// The next agent finds the file of the one before, and leaves it to whoever has mounted it.
-	n = NewNotice(path)
-	post(two)
+	n = NewNotice(path, "r1h1.fabric.example", "fabric.example")
+	set(n.SetServers(two))
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("%v, %v", info, err)
 	} else if open, err := mounted.Stat(); err != nil || !os.SameFile(info, open) {
 		t.Errorf("the file is another one: %v", err)
 	}
-	post(Resolver{})
+	set(n.SetZone("", ""))
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("without a resolver there is a file: %v", err)
 	}
@@ -94,8 +96,8 @@ func TestNoticeThatCannotBeWritten(t *testing.T) {
 	if err := os.WriteFile(blocked, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n := NewNotice(filepath.Join(blocked, "resolv.conf"))
-	if err := n.Post(New(addrs("10.64.0.0"), "h.z", "z")); err == nil {
+	n := NewNotice(filepath.Join(blocked, "resolv.conf"), "h.z", "z")
+	if err := n.SetServers(addrs("10.64.0.0")); err == nil {
 		t.Error("no error")
 	}
 	if len(n.Resolver().Servers) != 1 || n.File() != "" {

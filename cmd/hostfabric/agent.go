@@ -63,6 +63,7 @@ func runAgent(ctx context.Context, file configFile, externalSpeaker bool) error 
 	if err := endpoint.SetHostAddresses(host); err != nil {
 		return errors.Join(err, f.close())
 	}
+	r.tellOfServers(host)
 	err = serve(ctx, cfg, r, f, externalSpeaker, hangups, log)
 	notify(log, daemon.SdNotifyStopping)
 	return err
@@ -80,9 +81,9 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return r.agent.Run(ctx) })
 	front.Go(func() error { return r.sandboxes.Run(ctx) })
-	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, log) })
+	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, r.notice.File, log) })
 	front.Go(func() error {
-		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
+		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Resolver: r.notice.Resolver, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})
 	if f.docker != nil {
 		front.Go(func() error {

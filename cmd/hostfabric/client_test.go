@@ -229,8 +229,8 @@ job        eth0       -      -        10.64.0.8             hfdef  1500  api    
 				Endpoint:   &apiv1.Endpoint{Addresses: []string{"10.64.0.7"}, Name: "job", Netns: "/run/hostfabric/sandboxes/sandbox-01"},
 				ResolvConf: "/run/hostfabric/resolv.conf"}},
 			table: `
-SANDBOX     STATE     HOLDER  ADDRESSES  NAME  NAMESPACE                             AGE  RESOLV-CONF
-sandbox-01  acquired  job7    10.64.0.7  job   /run/hostfabric/sandboxes/sandbox-01  AGE  /run/hostfabric/resolv.conf
+SANDBOX     STATE     HOLDER  ADDRESSES  NAME  NAMESPACE                             RESOLV-CONF                  AGE
+sandbox-01  acquired  job7    10.64.0.7  job   /run/hostfabric/sandboxes/sandbox-01  /run/hostfabric/resolv.conf  AGE
 `,
 		},
 		{
@@ -238,8 +238,8 @@ sandbox-01  acquired  job7    10.64.0.7  job   /run/hostfabric/sandboxes/sandbox
 			answer: &apiv1.ListSandboxesResponse{Low: 1, High: 2, Sandboxes: []*apiv1.Sandbox{{Id: "sandbox-02", State: "ready", Since: hoursAgo,
 				Endpoint: &apiv1.Endpoint{Addresses: []string{"10.64.0.8", "fd00::8"}, Netns: "/run/hostfabric/sandboxes/sandbox-02"}}}},
 			table: `
-SANDBOX     STATE  HOLDER  ADDRESSES          NAME  NAMESPACE                             AGE
-sandbox-02  ready  -       10.64.0.8,fd00::8  -     /run/hostfabric/sandboxes/sandbox-02  AGE
+SANDBOX     STATE  HOLDER  ADDRESSES          NAME  NAMESPACE                             RESOLV-CONF  AGE
+sandbox-02  ready  -       10.64.0.8,fd00::8  -     /run/hostfabric/sandboxes/sandbox-02  -            AGE
 `,
 		},
 		{

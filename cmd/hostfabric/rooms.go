@@ -22,6 +22,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
 	"github.com/hostfabric/hostfabric/agent/notes"
+	"github.com/hostfabric/hostfabric/agent/resolver"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
@@ -61,6 +62,7 @@ type rooms struct {
 	drain   agent.DrainRecord
 	blocks  *blocks.Keeper
 	agent   *agent.Agent
+	notice  *resolver.Notice
 
 	descriptions  *notes.Store[agent.Description]
 	holds         *notes.Store[sandbox.Hold]
@@ -73,6 +75,7 @@ type rooms struct {
 func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slog.LevelVar) (_ *rooms, err error) {
 	cfg := file.config
 	r := &rooms{cfg: cfg, files: file, log: log, level: level}
+	r.notice = resolver.NewNotice(cfg.ResolvConf(), containerDomain(cfg), cfg.DNS.Zone)
 	r.running.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -351,6 +354,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 		}
 	}
 	r.guard.SetBlocks(own)
+	r.tellOfServers(host)
 	return r.feed.setOwn(ctx, own)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -94,30 +93,21 @@ func newSandboxListCommand() *cobra.Command {
 			ask := func(ctx context.Context, c apiv1.HostfabricClient) (*apiv1.ListSandboxesResponse, error) {
 				return c.ListSandboxes(ctx, &apiv1.ListSandboxesRequest{})
 			}
-			return call(cmd, o, ask, printSandboxes)
+			return call(cmd, o, ask, func(r *apiv1.ListSandboxesResponse, p *printer) { printSandboxes(p, r.GetSandboxes()...) })
 		},
 	}
 	o.AddFlags(cmd)
 	return cmd
 }
 
-var sandboxColumns = []string{"SANDBOX", "STATE", "HOLDER", "ADDRESSES", "NAME", "NAMESPACE", "AGE"}
+func printAcquired(r *apiv1.AcquireSandboxResponse, p *printer) { printSandboxes(p, r.GetSandbox()) }
 
-func sandboxCells(s *apiv1.Sandbox) []cell {
-	ep := s.GetEndpoint()
-	return []cell{text(s.GetId()), text(s.GetState()), text(dash(s.GetHolder())), text(strings.Join(ep.GetAddresses(), ",")),
-		text(dash(ep.GetName())), text(ep.GetNetns()), text(age(s.GetSince().AsTime()))}
-}
-
-func printAcquired(r *apiv1.AcquireSandboxResponse, p *printer) {
-	p.header(append(slices.Clone(sandboxColumns), "RESOLV-CONF")...)
-	p.row(append(sandboxCells(r.GetSandbox()), text(dash(r.GetSandbox().GetResolvConf())))...)
-}
-
-func printSandboxes(r *apiv1.ListSandboxesResponse, p *printer) {
-	p.header(sandboxColumns...)
-	for _, s := range r.GetSandboxes() {
-		p.row(sandboxCells(s)...)
+func printSandboxes(p *printer, all ...*apiv1.Sandbox) {
+	p.header("SANDBOX", "STATE", "HOLDER", "ADDRESSES", "NAME", "NAMESPACE", "RESOLV-CONF", "AGE")
+	for _, s := range all {
+		ep := s.GetEndpoint()
+		p.row(text(s.GetId()), text(s.GetState()), text(dash(s.GetHolder())), text(strings.Join(ep.GetAddresses(), ",")),
+			text(dash(ep.GetName())), text(ep.GetNetns()), text(dash(s.GetResolvConf())), text(age(s.GetSince().AsTime())))
 	}
 }
 
