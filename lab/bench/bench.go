@@ -42,15 +42,17 @@ type Options struct {
 	Name             string        // of the fabric; default hfbench
 	Agent, Shim, Lab string        // binaries: hostfabric, hostfabric-cni, hostfabric-lab
 	Plugins          string        // directory with the CNI plugins to compare with: ptp, host-local
+	CoreDNS          string        // program to compare dns.answers with; empty: with nothing
 	Hosts            int           // of tor.table
 	Containers       int           // on each of them
 	Cycles           int           // of tor.churn
 	Iterations       int           // of attach.*
-	Endpoints        int           // of attach.cni.loaded and memory.5000
+	Endpoints        int           // of attach.cni.loaded, memory.5000 and dns.answers
 	Detaches         int           // of detach.1000
 	Churn            time.Duration // that a rate of churn.sustained has to last
 	Namespaces       int           // of churn.sustained: it takes two for each container a second
-	Rounds           int           // of ipam.durable
+	Rounds           int           // of ipam.durable and dns.answers
+	Turn             time.Duration // of one server in dns.answers, with each load
 	Prefixes         int           // of fib.100k and failover.100k
 	BFD              bool          // of failover.* and restart.*: hosts and ToRs watch one another
 	Progress         func(fabric.Progress)
@@ -87,6 +89,7 @@ var All = []Benchmark{
 	{"sandbox.acquire", one(sandboxAcquire)},
 	{"sandbox.refill", one(sandboxRefill)},
 	{"ipam.durable", ipamDurable},
+	{"dns.answers", dnsAnswers},
 	{"memory.idle", one(memoryIdle)},
 	{"memory.5000", memory5000},
 	{"fib.100k", fib100k},
