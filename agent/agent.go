@@ -106,7 +106,9 @@ type Options struct {
 	Reconcile time.Duration // between comparisons of leases with live endpoints; 0 takes 30 s
 	Notes     Notes         // nil: what is said of endpoints is forgotten when the agent ends
 	Names     Names         // nil: endpoints have no names in DNS
-	Ledger    Ledger        // nil: what happens is forgotten
+	// DNS tells of the server that answers for Names; nil: there is none.
+	DNS    func() DNSStatus
+	Ledger Ledger // nil: what happens is forgotten
 	// ReservationGrace is for how long a reservation that nobody takes up stays; 0 takes 2 min.
 	ReservationGrace time.Duration
 	Log              *slog.Logger

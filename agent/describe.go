@@ -78,12 +78,21 @@ func (d Description) Validate() error {
 	return errors.Join(errs...)
 }
 
-func validName(what, name string) error {
-	ok := len(name) <= maxName
-	for label := range strings.SplitSeq(name, ".") {
-		ok = ok && nameLabel.MatchString(label)
+// ValidName tells whether an endpoint can be called so.
+func ValidName(name string) bool {
+	if len(name) > maxName {
+		return false
 	}
-	if ok {
+	for label := range strings.SplitSeq(name, ".") {
+		if !nameLabel.MatchString(label) {
+			return false
+		}
+	}
+	return true
+}
+
+func validName(what, name string) error {
+	if ValidName(name) {
 		return nil
 	}
 	return fmt.Errorf("%w: %s %.64q: want DNS labels of 1 to 63 of a-z A-Z 0-9 _ - joined by dots, at most %d bytes", ErrInvalid, what, name, maxName)

@@ -24,6 +24,7 @@ type Status struct {
 	RouterID        netip.Addr
 	Speaker         bgp.Status
 	BFD             BFDStatus
+	DNS             DNSStatus
 	Peers           []bgp.PeerStatus
 	Endpoints       int
 	Leases          int
@@ -50,7 +51,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 	live := a.opts.Live()
 	s := Status{
 		Host: a.opts.Host, Version: a.opts.Version, Started: a.started, ASN: live.ASN, RouterID: live.RouterID,
-		Speaker: a.speaker.Status(), BFD: a.BFD(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
+		Speaker: a.speaker.Status(), BFD: a.BFD(), DNS: a.DNS(), Endpoints: len(a.Endpoints()), Leases: len(a.leases.Leases()), MTU: a.opts.MTU(),
 		BudgetIPv4: live.Budget.IPv4, BudgetIPv6: live.Budget.IPv6, Drain: a.DrainStatus(),
 	}
 	if d := s.Drain; d.Stage != Serving {
@@ -73,6 +74,9 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.problem("the speaker process is not connected: %v", s.Speaker.Err)
 	}
 	s.paths(a.opts)
+	for _, p := range s.DNS.Problems {
+		s.problem("%s", p)
+	}
 	if f := a.opts.Firewall; f != nil {
 		s.confinement(f)
 	}

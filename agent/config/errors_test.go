@@ -70,6 +70,16 @@ func TestMistakes(t *testing.T) {
 		{"router id of a peer", with("router_id: 10.0.0.1"), "router_id: 10.0.0.1 is the address of peers[0] (it must be this host's own)"},
 		{"host", with("host: a.b"), `host: "a.b" is not a host name (letters, digits and inner hyphens, at most 63, no dots)`},
 
+		// DNS.
+		{"zone", with("dns: {zone: a..b}"), `dns.zone: "a..b" is not the name of a zone (labels of letters, digits and inner hyphens joined by dots, such as fabric.internal)`},
+		{"no zone", with("dns: {zone: ''}"), `dns.zone: "" is not the name of a zone (labels of letters, digits and inner hyphens joined by dots, such as fabric.internal)`},
+		{"long zone", with("dns: {zone: " + strings.Repeat("a.", 30) + "b}"), `dns.zone: "` + strings.Repeat("a.", 30) + `b" has 61 bytes (at most 60, for the names of host and container come before it)`},
+		{"zone of addresses", with("dns: {zone: 10.in-addr.arpa}"), `dns.zone: "10.in-addr.arpa" is where the names of addresses are (such as fabric.internal)`},
+		{"listener everywhere", with("dns: {listen: [0.0.0.0]}"), "dns.listen[0]: 0.0.0.0 is not the address of one host"},
+		{"listeners", with("dns: {listen: [127.0.0.1, '127.0.0.1:53', ':53']}"), "dns.listen[1]: 127.0.0.1:53 is there twice (remove one)\ndns.listen[2]: \":53\" is not an address and port (such as 127.0.0.1:53)"},
+		{"resolver", with("dns: {upstreams: [ns.example.net]}"), `dns.upstreams[0]: "ns.example.net" is not an address and port (such as 192.0.2.53 or '[fd00::53]:5353')`},
+		{"patience", with("dns: {timeout: 1m}"), "dns.timeout: 1m is not from 100ms to 30s"},
+
 		// Peers.
 		{"duplicate peers", peers("{address: 10.0.0.1, asn: 1}, {address: 10.0.0.1, asn: 2}"), "peers[1].address: 10.0.0.1 is also peers[0] (one session with each address)"},
 		{"duplicate IPv6 peers", peers("{address: 'fd00::1', asn: 1}, {address: 'fd00:0::1', asn: 2}"), "peers[1].address: fd00::1 is also peers[0] (one session with each address)"},

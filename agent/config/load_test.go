@@ -89,6 +89,7 @@ func TestLoadFillsDefaults(t *testing.T) {
 		RunDir:          "/run/hostfabric",
 		API:             API{Group: "hostfabric"},
 		Docker:          Docker{Socket: "/run/docker/plugins/hostfabric.sock", API: "/var/run/docker.sock"},
+		DNS:             DNS{Enabled: true, Zone: "fabric.internal", Forward: true, Timeout: 2 * time.Second, Cache: 10000, Rate: 1000},
 		Log:             Log{Level: slog.LevelInfo, Format: LogText},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, small, nil), sameNetip); diff != "" {
@@ -161,6 +162,15 @@ state_dir: /srv/hf/
 run_dir: /run/hf
 api: {group: wheel}
 docker: {enabled: true, socket: /run/d/fabric.sock, api: off}
+dns:
+  enabled: false
+  zone: Containers.Example.NET.
+  forward: false
+  upstreams: [192.0.2.53, "[fd00::53]:5353"]
+  listen: [127.0.0.1, "::1"]
+  timeout: 500ms
+  cache: 0
+  rate: 50
 metrics: {listen: ":9179"}
 log: {level: debug, format: json}
 `)
@@ -217,8 +227,13 @@ log: {level: debug, format: json}
 		RunDir:    "/run/hf",
 		API:       API{Group: "wheel"},
 		Docker:    Docker{Enabled: true, Socket: "/run/d/fabric.sock"},
-		Metrics:   Metrics{Listener{"tcp", ":9179"}},
-		Log:       Log{Level: slog.LevelDebug, Format: LogJSON},
+		DNS: DNS{
+			Zone: "containers.example.net", Timeout: 500 * time.Millisecond, Rate: 50,
+			Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[fd00::53]:5353")},
+			Listen:    []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
+		},
+		Metrics: Metrics{Listener{"tcp", ":9179"}},
+		Log:     Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
 	got, err := Load(path, nil)
 	if err != nil {

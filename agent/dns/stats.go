@@ -72,6 +72,8 @@ type counters struct {
 	limited   atomic.Uint64
 	busy      atomic.Uint64
 	ignored   atomic.Uint64
+	hits      atomic.Uint64
+	misses    atomic.Uint64
 }
 
 func (c *counters) answered(kind Kind, rcode int, took time.Duration) {
@@ -99,6 +101,7 @@ func (c *counters) stats() Stats {
 	s := Stats{
 		Answers: make(map[Outcome]uint64), Durations: make(map[Kind]Histogram),
 		Limited: c.limited.Load(), Busy: c.busy.Load(), Ignored: c.ignored.Load(),
+		CacheHits: c.hits.Load(), CacheMisses: c.misses.Load(),
 	}
 	for k, kind := range kinds {
 		for i := range c.answers[k] {

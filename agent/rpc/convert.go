@@ -45,6 +45,11 @@ func statusResponse(s agent.Status) *apiv1.GetStatusResponse {
 			Connected: b.Connected, Version: b.Version, Pid: int32(b.PID), SessionsUp: uint32(b.Up()), SessionsTotal: uint32(len(b.Sessions)),
 		}
 	}
+	if d := s.DNS; d.Enabled {
+		out.Dns = &apiv1.DNSStatus{
+			Origin: d.Origin, Listeners: texts(d.Listeners), Names: uint32(d.Names), Forwards: d.Forwards, Upstreams: texts(d.Upstreams),
+		}
+	}
 	return out
 }
 

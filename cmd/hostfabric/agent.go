@@ -81,6 +81,7 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return r.agent.Run(ctx) })
 	front.Go(func() error { return r.sandboxes.Run(ctx) })
+	front.Go(func() error { return r.dns.Run(ctx) })
 	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, r.notice.File, log) })
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Resolver: r.notice.Resolver, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})

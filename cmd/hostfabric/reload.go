@@ -160,6 +160,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.routers.Set(peerInterfaces(cfg))
 	r.learner.SetMetric(cfg.Routes.Metric)
 	r.guard.SetPolicy(firewallPolicy(cfg))
+	r.dns.Set(dnsSettings(cfg))
 	r.tellOfZone(cfg)
 	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
 	// Blocks first: a peer that comes with them is to hear of all at once.

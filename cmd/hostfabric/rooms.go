@@ -18,6 +18,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/blocks"
 	"github.com/hostfabric/hostfabric/agent/config"
+	"github.com/hostfabric/hostfabric/agent/dns"
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
@@ -61,7 +62,9 @@ type rooms struct {
 	feed    *speakerFeed
 	drain   agent.DrainRecord
 	blocks  *blocks.Keeper
+	names   *dns.Zone
 	agent   *agent.Agent
+	dns     *dns.Server
 	notice  *resolver.Notice
 
 	descriptions  *notes.Store[agent.Description]
@@ -142,7 +145,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 	if r.descriptions, err = notes.Open[agent.Description](cfg.EndpointNotes(), log.With("room", "notes")); err != nil {
 		return nil, err
 	}
+	r.names = dns.NewZone()
 	r.agent = agent.New(r.agentOptions(), r.leases, r.blocks, r.wirer, r.table, r.speaker)
+	r.dns = r.newDNS()
 	if r.sandboxes, err = r.newSandboxes(); err != nil {
 		return nil, err
 	}
@@ -353,6 +358,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 			return err
 		}
 	}
+	r.dns.SetBlocks(own, host)
 	r.guard.SetBlocks(own)
 	r.tellOfServers(host)
 	return r.feed.setOwn(ctx, own)
@@ -374,6 +380,7 @@ func (r *rooms) agentOptions() agent.Options {
 		Reloader: r, Registry: r.source.registry, Reconcile: r.cfg.IPAM.Reconcile, Notes: r.descriptions, Log: r.log,
 		DrainFile: r.cfg.DrainFile(), Drain: r.drain, Sessions: r.feed.setSessions, OnDrain: r.bfd.drained,
 		BFD: r.bfd.status, Dead: r.over.Dead, Links: r.linkProblems, Firewall: r.guard,
+		Names: r.names, DNS: func() agent.DNSStatus { return r.dns.Status() },
 	}
 }
 

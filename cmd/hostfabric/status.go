@@ -44,6 +44,9 @@ func printStatus(s *apiv1.GetStatusResponse, p *printer) {
 	p.row(text("Peers"), judged(fmt.Sprintf("%d of %d established", s.GetPeersEstablished(), s.GetPeersTotal()), s.GetPeersEstablished() == s.GetPeersTotal()))
 	p.row(text("Announced"), text(fmt.Sprintf("%s (budget %d IPv4, %d IPv6)", dash(strings.Join(s.GetAnnounced(), " ")), s.GetBudgetIpv4(), s.GetBudgetIpv6())))
 	p.row(text("Endpoints"), text(fmt.Sprintf("%d, %d leases, MTU %d", s.GetEndpoints(), s.GetLeases(), s.GetMtu())))
+	if d := s.GetDns(); d != nil {
+		p.row(text("DNS"), dnsCell(d))
+	}
 	installed := fmt.Sprintf("%d installed, %d failed", s.GetRoutesInstalled(), s.GetRoutesFailed())
 	if n := s.GetRoutesRefused(); n > 0 {
 		installed += fmt.Sprintf(", %d refused", n)
@@ -74,6 +77,14 @@ func bfdProcessCell(b *apiv1.BFDProcess) cell {
 	}
 	line := fmt.Sprintf("%s, pid %d, %d of %d sessions up", b.GetVersion(), b.GetPid(), b.GetSessionsUp(), b.GetSessionsTotal())
 	return judged(line, b.GetSessionsUp() == b.GetSessionsTotal())
+}
+
+func dnsCell(d *apiv1.DNSStatus) cell {
+	line := fmt.Sprintf("%s, %s with names, answers on %s, ", d.GetOrigin(), plural(int(d.GetNames()), "endpoint"), dash(strings.Join(d.GetListeners(), " ")))
+	if !d.GetForwards() {
+		return judged(line+"forwards nothing", len(d.GetListeners()) > 0)
+	}
+	return judged(line+"forwards to "+dash(strings.Join(d.GetUpstreams(), " ")), len(d.GetListeners()) > 0)
 }
 
 // age is how long ago something was, to the second.

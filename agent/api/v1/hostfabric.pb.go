@@ -1277,6 +1277,7 @@ type GetStatusResponse struct {
 	Mtu              uint32                 `protobuf:"varint,18,opt,name=mtu,proto3" json:"mtu,omitempty"`                                          // bytes, of new endpoints
 	Bfd              *BFDProcess            `protobuf:"bytes,19,opt,name=bfd,proto3" json:"bfd,omitempty"`                                           // absent: no BFD session is wanted
 	RoutesRefused    uint32                 `protobuf:"varint,38,opt,name=routes_refused,json=routesRefused,proto3" json:"routes_refused,omitempty"` // learned, and not installed for the host has a route of its own there
+	Dns              *DNSStatus             `protobuf:"bytes,39,opt,name=dns,proto3" json:"dns,omitempty"`                                           // absent: it is off
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1449,6 +1450,13 @@ func (x *GetStatusResponse) GetRoutesRefused() uint32 {
 		return x.RoutesRefused
 	}
 	return 0
+}
+
+func (x *GetStatusResponse) GetDns() *DNSStatus {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
 }
 
 type BFDProcess struct {
@@ -4080,6 +4088,83 @@ func (x *ResetPeerResponse) GetEffect() string {
 	return ""
 }
 
+// DNSStatus is what answers for the names of the host's endpoints.
+type DNSStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // what the names are below: HOST.ZONE and a dot
+	Listeners     []string               `protobuf:"bytes,2,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	Names         uint32                 `protobuf:"varint,3,opt,name=names,proto3" json:"names,omitempty"` // endpoints that have some
+	Forwards      bool                   `protobuf:"varint,4,opt,name=forwards,proto3" json:"forwards,omitempty"`
+	Upstreams     []string               `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"` // resolvers for what is not of the fabric
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSStatus) Reset() {
+	*x = DNSStatus{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSStatus) ProtoMessage() {}
+
+func (x *DNSStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
+func (*DNSStatus) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *DNSStatus) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *DNSStatus) GetListeners() []string {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *DNSStatus) GetNames() uint32 {
+	if x != nil {
+		return x.Names
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetForwards() bool {
+	if x != nil {
+		return x.Forwards
+	}
+	return false
+}
+
+func (x *DNSStatus) GetUpstreams() []string {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
 var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
@@ -4181,7 +4266,7 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\bendpoint\x18\x05 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\x12\x1f\n" +
 	"\vresolv_conf\x18\x06 \x01(\tR\n" +
 	"resolvConf\"\x12\n" +
-	"\x10GetStatusRequest\"\xaa\x05\n" +
+	"\x10GetStatusRequest\"\xd6\x05\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x124\n" +
@@ -4206,7 +4291,8 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\rroutes_failed\x18\x11 \x01(\rR\froutesFailed\x12\x10\n" +
 	"\x03mtu\x18\x12 \x01(\rR\x03mtu\x12+\n" +
 	"\x03bfd\x18\x13 \x01(\v2\x19.hostfabric.v1.BFDProcessR\x03bfd\x12%\n" +
-	"\x0eroutes_refused\x18& \x01(\rR\rroutesRefused\"\x9e\x01\n" +
+	"\x0eroutes_refused\x18& \x01(\rR\rroutesRefused\x12*\n" +
+	"\x03dns\x18' \x01(\v2\x18.hostfabric.v1.DNSStatusR\x03dns\"\x9e\x01\n" +
 	"\n" +
 	"BFDProcess\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x18\n" +
@@ -4401,7 +4487,13 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
 	"\x11ResetPeerResponse\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
-	"\x06effect\x18\x02 \x01(\tR\x06effect2\xee\r\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect\"\x91\x01\n" +
+	"\tDNSStatus\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x1c\n" +
+	"\tlisteners\x18\x02 \x03(\tR\tlisteners\x12\x14\n" +
+	"\x05names\x18\x03 \x01(\rR\x05names\x12\x1a\n" +
+	"\bforwards\x18\x04 \x01(\bR\bforwards\x12\x1c\n" +
+	"\tupstreams\x18\x05 \x03(\tR\tupstreams2\xee\r\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -4443,7 +4535,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),               // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),          // 1: hostfabric.v1.AttachRequest
@@ -4508,108 +4600,110 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ExplainStep)(nil),            // 60: hostfabric.v1.ExplainStep
 	(*ResetPeerRequest)(nil),       // 61: hostfabric.v1.ResetPeerRequest
 	(*ResetPeerResponse)(nil),      // 62: hostfabric.v1.ResetPeerResponse
-	nil,                            // 63: hostfabric.v1.Endpoint.LabelsEntry
-	nil,                            // 64: hostfabric.v1.AttachRequest.LabelsEntry
-	nil,                            // 65: hostfabric.v1.ListEndpointsRequest.LabelsEntry
-	nil,                            // 66: hostfabric.v1.AcquireSandboxRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 67: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 68: google.protobuf.Duration
+	(*DNSStatus)(nil),              // 63: hostfabric.v1.DNSStatus
+	nil,                            // 64: hostfabric.v1.Endpoint.LabelsEntry
+	nil,                            // 65: hostfabric.v1.AttachRequest.LabelsEntry
+	nil,                            // 66: hostfabric.v1.ListEndpointsRequest.LabelsEntry
+	nil,                            // 67: hostfabric.v1.AcquireSandboxRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 68: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 69: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
-	63, // 0: hostfabric.v1.Endpoint.labels:type_name -> hostfabric.v1.Endpoint.LabelsEntry
-	64, // 1: hostfabric.v1.AttachRequest.labels:type_name -> hostfabric.v1.AttachRequest.LabelsEntry
+	64, // 0: hostfabric.v1.Endpoint.labels:type_name -> hostfabric.v1.Endpoint.LabelsEntry
+	65, // 1: hostfabric.v1.AttachRequest.labels:type_name -> hostfabric.v1.AttachRequest.LabelsEntry
 	0,  // 2: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
 	0,  // 3: hostfabric.v1.CheckResponse.endpoint:type_name -> hostfabric.v1.Endpoint
 	9,  // 4: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 5: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 6: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	65, // 7: hostfabric.v1.ListEndpointsRequest.labels:type_name -> hostfabric.v1.ListEndpointsRequest.LabelsEntry
+	66, // 7: hostfabric.v1.ListEndpointsRequest.labels:type_name -> hostfabric.v1.ListEndpointsRequest.LabelsEntry
 	0,  // 8: hostfabric.v1.ListEndpointsResponse.endpoints:type_name -> hostfabric.v1.Endpoint
-	66, // 9: hostfabric.v1.AcquireSandboxRequest.labels:type_name -> hostfabric.v1.AcquireSandboxRequest.LabelsEntry
+	67, // 9: hostfabric.v1.AcquireSandboxRequest.labels:type_name -> hostfabric.v1.AcquireSandboxRequest.LabelsEntry
 	19, // 10: hostfabric.v1.AcquireSandboxResponse.sandbox:type_name -> hostfabric.v1.Sandbox
 	19, // 11: hostfabric.v1.ListSandboxesResponse.sandboxes:type_name -> hostfabric.v1.Sandbox
-	67, // 12: hostfabric.v1.Sandbox.since:type_name -> google.protobuf.Timestamp
+	68, // 12: hostfabric.v1.Sandbox.since:type_name -> google.protobuf.Timestamp
 	0,  // 13: hostfabric.v1.Sandbox.endpoint:type_name -> hostfabric.v1.Endpoint
-	67, // 14: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	68, // 14: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	23, // 15: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
 	22, // 16: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
-	67, // 17: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
-	26, // 18: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	68, // 19: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
-	27, // 20: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
-	28, // 21: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
-	29, // 22: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
-	67, // 23: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
-	68, // 24: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
-	68, // 25: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
-	33, // 26: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
-	32, // 27: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
-	38, // 28: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	67, // 29: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
-	38, // 30: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	68, // 31: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	68, // 32: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
-	43, // 33: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	67, // 34: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
-	46, // 35: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
-	47, // 36: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
-	52, // 37: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
-	52, // 38: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
-	53, // 39: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
-	54, // 40: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	68, // 41: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	67, // 42: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	67, // 43: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
-	60, // 44: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
-	1,  // 45: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 46: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 47: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 48: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 49: hostfabric.v1.Hostfabric.ListEndpoints:input_type -> hostfabric.v1.ListEndpointsRequest
-	13, // 50: hostfabric.v1.Hostfabric.AcquireSandbox:input_type -> hostfabric.v1.AcquireSandboxRequest
-	15, // 51: hostfabric.v1.Hostfabric.ReleaseSandbox:input_type -> hostfabric.v1.ReleaseSandboxRequest
-	17, // 52: hostfabric.v1.Hostfabric.ListSandboxes:input_type -> hostfabric.v1.ListSandboxesRequest
-	20, // 53: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	24, // 54: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	30, // 55: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	41, // 56: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	44, // 57: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	34, // 58: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	36, // 59: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	39, // 60: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	48, // 61: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	50, // 62: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	55, // 63: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	56, // 64: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	58, // 65: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
-	61, // 66: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
-	2,  // 67: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 68: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 69: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 70: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 71: hostfabric.v1.Hostfabric.ListEndpoints:output_type -> hostfabric.v1.ListEndpointsResponse
-	14, // 72: hostfabric.v1.Hostfabric.AcquireSandbox:output_type -> hostfabric.v1.AcquireSandboxResponse
-	16, // 73: hostfabric.v1.Hostfabric.ReleaseSandbox:output_type -> hostfabric.v1.ReleaseSandboxResponse
-	18, // 74: hostfabric.v1.Hostfabric.ListSandboxes:output_type -> hostfabric.v1.ListSandboxesResponse
-	21, // 75: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	25, // 76: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	31, // 77: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	42, // 78: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	45, // 79: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	35, // 80: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	37, // 81: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	40, // 82: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	49, // 83: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	51, // 84: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	57, // 85: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	57, // 86: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	59, // 87: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
-	62, // 88: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
-	67, // [67:89] is the sub-list for method output_type
-	45, // [45:67] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	63, // 17: hostfabric.v1.GetStatusResponse.dns:type_name -> hostfabric.v1.DNSStatus
+	68, // 18: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	26, // 19: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
+	69, // 20: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	27, // 21: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
+	28, // 22: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
+	29, // 23: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
+	68, // 24: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
+	69, // 25: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
+	69, // 26: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
+	33, // 27: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
+	32, // 28: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
+	38, // 29: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
+	68, // 30: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	38, // 31: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
+	69, // 32: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	69, // 33: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	43, // 34: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
+	68, // 35: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	46, // 36: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
+	47, // 37: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
+	52, // 38: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
+	52, // 39: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
+	53, // 40: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
+	54, // 41: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
+	69, // 42: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	68, // 43: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	68, // 44: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	60, // 45: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
+	1,  // 46: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 47: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 48: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 49: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 50: hostfabric.v1.Hostfabric.ListEndpoints:input_type -> hostfabric.v1.ListEndpointsRequest
+	13, // 51: hostfabric.v1.Hostfabric.AcquireSandbox:input_type -> hostfabric.v1.AcquireSandboxRequest
+	15, // 52: hostfabric.v1.Hostfabric.ReleaseSandbox:input_type -> hostfabric.v1.ReleaseSandboxRequest
+	17, // 53: hostfabric.v1.Hostfabric.ListSandboxes:input_type -> hostfabric.v1.ListSandboxesRequest
+	20, // 54: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	24, // 55: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	30, // 56: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	41, // 57: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	44, // 58: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	34, // 59: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	36, // 60: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	39, // 61: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	48, // 62: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	50, // 63: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	55, // 64: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	56, // 65: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	58, // 66: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
+	61, // 67: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
+	2,  // 68: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 69: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 70: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 71: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 72: hostfabric.v1.Hostfabric.ListEndpoints:output_type -> hostfabric.v1.ListEndpointsResponse
+	14, // 73: hostfabric.v1.Hostfabric.AcquireSandbox:output_type -> hostfabric.v1.AcquireSandboxResponse
+	16, // 74: hostfabric.v1.Hostfabric.ReleaseSandbox:output_type -> hostfabric.v1.ReleaseSandboxResponse
+	18, // 75: hostfabric.v1.Hostfabric.ListSandboxes:output_type -> hostfabric.v1.ListSandboxesResponse
+	21, // 76: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	25, // 77: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	31, // 78: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	42, // 79: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	45, // 80: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	35, // 81: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	37, // 82: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	40, // 83: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	49, // 84: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	51, // 85: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	57, // 86: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	57, // 87: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	59, // 88: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	62, // 89: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
+	68, // [68:90] is the sub-list for method output_type
+	46, // [46:68] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -4623,7 +4717,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
