@@ -174,16 +174,15 @@ func (q *query) soa(zone string) dns.RR {
 // special answers for the names that mean the same everywhere (RFC 6761, RFC 7686), which nobody needs to be asked for.
 func (q *query) special() bool {
 	name := strings.TrimSuffix(q.name, ".")
-	last := lastLabel(name)
-	switch {
-	case last == "localhost":
+	switch lastLabel(name) {
+	case "localhost":
 		switch q.Qtype {
 		case dns.TypeA:
 			q.addresses([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})})
 		case dns.TypeAAAA:
 			q.addresses([]netip.Addr{netip.IPv6Loopback()})
 		}
-	case last == "invalid", last == "onion":
+	case "invalid", "onion":
 		q.reply.Rcode = dns.RcodeNameError
 	default:
 		return false
