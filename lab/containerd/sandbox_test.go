@@ -15,8 +15,8 @@ func (r *rig) testSandboxes(t *testing.T) {
 		t.Fatal(err)
 	}
 	near := r.acquire(t, r.a, "near")
-	for _, to := range far.GetEndpoint().GetAddresses() {
-		out, err := containerd.Runc(t.Context(), t.TempDir(), "near", near.GetEndpoint().GetNetns(), "/bin/ping", "-c", "1", "-W", "5", to)
+	for _, to := range append(far.GetEndpoint().GetAddresses(), "near") { // itself, by name
+		out, err := containerd.Runc(t.Context(), t.TempDir(), "near", near.GetEndpoint().GetNetns(), near.GetResolvConf(), "/bin/ping", "-c", "1", "-W", "5", to)
 		if err != nil || !strings.Contains(out, "1 packets received") {
 			t.Errorf("ping %s from a container of runc: %q, %v", to, out, err)
 		}
@@ -43,7 +43,7 @@ func (r *rig) acquire(t *testing.T, n node, holder string) *apiv1.Sandbox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := client.AcquireSandbox(t.Context(), &apiv1.AcquireSandboxRequest{Holder: holder})
+	resp, err := client.AcquireSandbox(t.Context(), &apiv1.AcquireSandboxRequest{Holder: holder, Name: holder})
 	if err != nil {
 		t.Fatal(err)
 	}
