@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,28 +83,20 @@ func (q *query) answerAddress(z *Zone, synced bool, r region) {
 		}
 	}
 	if exists && r.Bits() == r.Addr().BitLen() {
-		var name string
-		if name, exists = q.addressName(z, r.Addr()); !exists && !synced {
-			q.unsynced()
-			return
+		name := q.place.origin
+		if !slices.Contains(q.place.host, r.Addr()) {
+			if !synced {
+				q.unsynced()
+				return
+			}
+			name, exists = z.Name(r.Addr())
+			name += "." + q.place.origin
 		}
 		if exists && q.Qtype == dns.TypePTR {
 			q.reply.Answer = []dns.RR{&dns.PTR{Hdr: q.header(dns.TypePTR), Ptr: name}}
 		}
 	}
 	q.finish(exists, reverseName(zone))
-}
-
-func (q *query) addressName(z *Zone, addr netip.Addr) (name string, ok bool) {
-	for _, a := range q.place.host {
-		if a == addr {
-			return q.place.origin, true
-		}
-	}
-	if name, ok = z.Name(addr); ok {
-		name += "." + q.place.origin
-	}
-	return name, ok
 }
 
 // answerPart answers for a name that stands for many addresses of the fabric, or for none.

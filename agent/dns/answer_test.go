@@ -71,7 +71,7 @@ r1h1\.fabric.internal. A = REFUSED
 		asked, want, _ := strings.Cut(strings.TrimSpace(line), " = ")
 		name, kind, _ := strings.Cut(asked, " ")
 		m := question(name, kind)
-		if got := told(s.ask(t, m, container)); got != want {
+		if got := told(s.ask(t, m, aContainer)); got != want {
 			t.Errorf("%s\n got %s\nwant %s", asked, got, want)
 		}
 	}

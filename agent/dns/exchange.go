@@ -18,16 +18,16 @@ var (
 	errRefused  = errors.New("it refuses to answer")
 )
 
-// exchange asks a server, by TCP what does not fit into a datagram. Every question has a socket of its own, so that its port is a random
+// exchange asks a server, by TCP what does not fit into a datagram. from is the source address; the zero one leaves it to the kernel. Every question has a socket of its own, so that its port is a random
 // one, and so is its ID: who has not seen it cannot answer it.
-func exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg, patience time.Duration) (*dns.Msg, error) {
+func exchange(ctx context.Context, from netip.Addr, server netip.AddrPort, m *dns.Msg, patience time.Duration) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	m.Id = dns.Id()
-	reply, err := exchangeBy(ctx, "udp", server, m)
+	reply, err := exchangeBy(ctx, "udp", from, server, m)
 	if err == nil && reply.Truncated {
 		m.Id = dns.Id()
-		reply, err = exchangeBy(ctx, "tcp", server, m)
+		reply, err = exchangeBy(ctx, "tcp", from, server, m)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", server, plain(err))
@@ -35,8 +35,11 @@ func exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg, patience t
 	return reply, nil
 }
 
-func exchangeBy(ctx context.Context, network string, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error) {
+func exchangeBy(ctx context.Context, network string, from netip.Addr, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error) {
 	var d net.Dialer
+	if from.IsValid() {
+		d.LocalAddr = localAddr(network, from)
+	}
 	c, err := d.DialContext(ctx, network, server.String())
 	if err != nil {
 		return nil, err
@@ -59,6 +62,13 @@ func exchangeBy(ctx context.Context, network string, server netip.AddrPort, m *d
 		}
 		// Over UDP it may be anybody's, and the answer still under way.
 	}
+}
+
+func localAddr(network string, a netip.Addr) net.Addr {
+	if network == "tcp" {
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
+	}
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
 }
 
 // matching understands raw as the reply to m.

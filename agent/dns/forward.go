@@ -33,6 +33,8 @@ const (
 	avoidFor = 10 * time.Second
 	// manyUpstreams bounds how many are asked one after another.
 	manyUpstreams = 4
+	// maxPlainRcode is the last one that there is without EDNS.
+	maxPlainRcode = 15
 )
 
 func newForwarder(entries int) *forwarder {
@@ -134,13 +136,18 @@ func (s *Server) askResolver(ctx context.Context, q *query, server netip.AddrPor
 	m := &dns.Msg{MsgHdr: dns.MsgHdr{Opcode: dns.OpcodeQuery, RecursionDesired: true, CheckingDisabled: q.cd}}
 	m.Question = []dns.Question{{Name: q.name, Qtype: q.Qtype, Qclass: q.Qclass}}
 	m.SetEdns0(udpSize, q.do)
-	reply, err := exchange(ctx, server, m, patience)
+	reply, err := exchange(ctx, netip.Addr{}, server, m, patience)
+	if err == nil && reply.IsEdns0() == nil && (reply.Rcode == dns.RcodeFormatError || reply.Rcode == dns.RcodeNotImplemented) {
+		m.Extra = nil // it does not know EDNS (RFC 6891 section 6.2.2)
+		reply, err = exchange(ctx, netip.Addr{}, server, m, patience)
+	}
 	if err != nil {
 		return nil, err
 	}
-	// What they say of EDNS is for this server alone.
+	if reply.Rcode > maxPlainRcode {
+		reply.Rcode = dns.RcodeServerFailure // about EDNS, which is between two neighbours
+	}
 	reply.Extra = slices.DeleteFunc(reply.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
-	reply.Rcode &= 0xf
 	return reply, nil
 }
 

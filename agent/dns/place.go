@@ -22,18 +22,25 @@ func newPlace(s Settings, own []netip.Prefix, host []netip.Addr) *place {
 	return &place{Settings: s, own: own, host: host, origin: strings.ToLower(s.Host) + "." + parent, parent: parent}
 }
 
-// local tells whether a query is of this host or of a container of it: nobody else has names looked up elsewhere. at is the address that was asked:
-// where that is the source as well, it is the host.
-func (p *place) local(from, at netip.Addr) bool {
-	return from.IsLoopback() || from == at || slices.Contains(p.host, from) || p.ownBlock(from).IsValid()
-}
+// asker is who a query is of.
+type asker int
 
-// contained tells whether from is a container's, or pretends to be.
-func (p *place) contained(from netip.Addr) bool {
-	return p.ownBlock(from).IsValid() && !slices.Contains(p.host, from)
-}
+const (
+	stranger  asker = iota
+	container       // of this host
+	itself          // the host
+)
 
-func (p *place) ownBlock(a netip.Addr) netip.Prefix { return holder(p.own, a, a.BitLen()) }
+// asker tells who asks. at is the address that was asked: where that is the source as well, it is the host.
+func (p *place) asker(z *Zone, from, at netip.Addr) asker {
+	switch {
+	case from.IsLoopback(), from == at, slices.Contains(p.host, from):
+		return itself
+	case holder(p.own, from, from.BitLen()).IsValid(), z.known(from):
+		return container
+	}
+	return stranger
+}
 
 // holder is the first prefix that has all of a prefix; the zero one if none has.
 func holder(prefixes []netip.Prefix, a netip.Addr, bits int) netip.Prefix {
@@ -43,6 +50,17 @@ func holder(prefixes []netip.Prefix, a netip.Addr, bits int) netip.Prefix {
 		}
 	}
 	return netip.Prefix{}
+}
+
+// source is this host's own address of the family of another one: the fabric has a route to it, as it need not have to those of the links to
+// the routers. The zero one if it has none.
+func (p *place) source(to netip.Addr) netip.Addr {
+	for _, a := range p.host {
+		if a.Is4() == to.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // apexOf is the reverse zone that this host has around a prefix, or that begins with it; nothing if it has none.

@@ -18,35 +18,39 @@ const (
 
 const headerSize = 12
 
+// caller is who asks, and what this host is at that moment.
+type caller struct {
+	place *place
+	from  netip.Addr
+	asker asker
+}
+
 // query is a query under way, and the reply that becomes of it.
 type query struct {
 	dns.Question        // the name as it was asked
 	name         string // in lower case
-	from         netip.Addr
-	place        *place
-	local        bool // whoever asks may have names looked up elsewhere
-	arrived      time.Time
-	limit        int // most bytes of the reply
-	edns         *dns.OPT
-	do, cd       bool
-	kind         Kind
-	reply        dns.Msg
+	caller
+	arrived time.Time
+	limit   int // most bytes of the reply
+	edns    *dns.OPT
+	do, cd  bool
+	kind    Kind
+	reply   dns.Msg
 }
 
 // accept understands a query. A reply that is complete by then, since it is a mistake, comes with done; packets that are no queries get none.
-func (s *Server) accept(raw []byte, from, at netip.Addr, tcp bool) (q *query, done, ignore bool) {
+func (s *Server) accept(raw []byte, c caller, tcp bool) (q *query, done, ignore bool) {
 	if len(raw) < headerSize || raw[2]&0x80 != 0 { // too short, or a response: two servers must never answer one another
 		return nil, false, true
 	}
-	q = &query{from: from, kind: Rejected, arrived: time.Now(), limit: plainSize, place: s.place.Load()}
+	q = &query{caller: c, kind: Rejected, arrived: time.Now(), limit: plainSize}
 	if tcp {
 		q.limit = dns.MaxMsgSize
 	}
-	q.local = q.place.local(from, at)
 	h := &q.reply.MsgHdr
 	h.Id, h.Response, h.Opcode = binary.BigEndian.Uint16(raw), true, int(raw[2]>>3&0xf)
 	h.RecursionDesired, h.CheckingDisabled = raw[2]&1 != 0, raw[3]&0x10 != 0
-	h.RecursionAvailable = q.local && q.place.Forward
+	h.RecursionAvailable = q.asker != stranger
 	if h.Opcode != dns.OpcodeQuery {
 		return q.mistake(dns.RcodeNotImplemented)
 	}

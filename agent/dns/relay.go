@@ -70,7 +70,7 @@ func (q *query) unknown(t topic) {
 func (s *Server) askHost(ctx context.Context, q *query, server netip.AddrPort) error {
 	m := &dns.Msg{MsgHdr: dns.MsgHdr{Opcode: dns.OpcodeQuery}, Question: []dns.Question{{Name: q.name, Qtype: q.Qtype, Qclass: q.Qclass}}}
 	m.SetEdns0(udpSize, false)
-	r, err := exchange(ctx, server, m, tryFor)
+	r, err := exchange(ctx, q.place.source(server.Addr()), server, m, tryFor)
 	if err != nil {
 		return err
 	}

@@ -77,6 +77,7 @@ func TestRelay(t *testing.T) {
 		addrs: map[netip.Addr][]netip.Addr{addr("10.64.4.7"): addrs("127.0.0.2"), addr("10.64.4.8"): addrs("127.0.0.2"), addr("10.64.5.1"): addrs("127.0.0.2")},
 	}
 	s := newServer(t, func(o *Options) { o.Directory, o.Port = directory, port })
+	s.SetBlocks(prefixes("10.64.0.64/26"), addrs("127.0.0.64")) // its source address
 	const table = `
 Db.R2h1.fabric.internal. A = NOERROR | Db.R2h1.fabric.internal. 0 A 10.64.4.7
 db.r2h1.fabric.internal. AAAA = NOERROR | r2h1.fabric.internal. 0 SOA r2h1.fabric.internal.
@@ -94,25 +95,25 @@ web.r5h1.fabric.internal. A = NXDOMAIN | fabric.internal. 0 SOA r1h1.fabric.inte
 	for line := range strings.Lines(strings.TrimSpace(table)) {
 		asked, want, _ := strings.Cut(strings.TrimSpace(line), " = ")
 		name, kind, _ := strings.Cut(asked, " ")
-		if got := told(s.ask(t, question(name, kind), container)); got != want {
+		if got := told(s.ask(t, question(name, kind), aContainer)); got != want {
 			t.Errorf("%s\n got %s\nwant %s", asked, got, want)
 		}
 	}
 	m := question("web.r3h1.fabric.internal.", "A")
 	m.SetEdns0(1232, false)
-	if got, want := told(s.ask(t, m, container)), "SERVFAIL | opt 1232 No Reachable Authority: 127.0.0.2:"; !strings.HasPrefix(got, want) {
+	if got, want := told(s.ask(t, m, aContainer)), "SERVFAIL | opt 1232 No Reachable Authority: 127.0.0.2:"; !strings.HasPrefix(got, want) {
 		t.Errorf("of a host that another name was wanted of: %s, want %s", got, want)
 	}
 	m = question("db.r2h1.fabric.internal.", "A")
-	if got := told(s.ask(t, m, stranger)); got != "REFUSED" {
+	if got := told(s.ask(t, m, aStranger)); got != "REFUSED" {
 		t.Errorf("a stranger was told %s", got)
 	}
 	m.RecursionDesired = false
-	if got := told(s.ask(t, m, container)); got != "REFUSED" {
+	if got := told(s.ask(t, m, aContainer)); got != "REFUSED" {
 		t.Errorf("without RD a query was relayed: %s", got)
 	}
 	directory.err = ErrUnsure
-	if got := told(s.ask(t, question("db.r2h1.fabric.internal.", "A"), container)); got != dns.RcodeToString[dns.RcodeServerFailure] {
+	if got := told(s.ask(t, question("db.r2h1.fabric.internal.", "A"), aContainer)); got != dns.RcodeToString[dns.RcodeServerFailure] {
 		t.Errorf("by a directory that is unsure: %s", got)
 	}
 }

@@ -73,7 +73,10 @@ func (s *Server) send(t testing.TB, raw []byte, from string) []byte {
 	return reply
 }
 
-const container, stranger = "10.64.0.70", "192.0.2.1"
+const (
+	aContainer = "10.64.0.70"
+	aStranger  = "192.0.2.1"
+)
 
 func question(name, kind string) *dns.Msg {
 	m := new(dns.Msg).SetQuestion(name, dns.StringToType[kind])
@@ -103,7 +106,7 @@ func told(r *dns.Msg) string {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{r.Authoritative, "aa"}, {r.Truncated, "tc"}, {r.RecursionAvailable, "ra"}} {
+	}{{r.Authoritative, "aa"}, {r.Truncated, "tc"}} {
 		if f.set {
 			parts = append(parts, f.name)
 		}

@@ -147,23 +147,19 @@ func (s *Server) isSynced() bool {
 	return true
 }
 
-// admit counts a query of a source, and tells whether it may be answered.
-func (s *Server) admit(p *place, from, at netip.Addr) bool {
+// admit counts a query of a source that has asked at an address, and tells whether it may be answered.
+func (s *Server) admit(from, at netip.Addr) (c caller, ok bool) {
+	p := s.place.Load()
+	c = caller{p, from, p.asker(s.opts.Names, from, at)}
 	bound := p.Rate
-	switch {
-	case bound == 0:
-		return true
-	case p.contained(from):
-	case p.local(from, at):
-		return true // the host itself
-	default:
+	if c.asker == stranger {
 		bound *= othersRate
 	}
-	if s.rate.allow(from, bound, time.Now()) {
-		return true
+	if bound == 0 || c.asker == itself || s.rate.allow(from, bound, time.Now()) {
+		return c, true
 	}
 	s.counters.limited.Add(1)
-	return false
+	return c, false
 }
 
 // answer answers q from memory, or returns who has to be asked.
@@ -181,7 +177,7 @@ func (s *Server) answer(q *query) (ask func(context.Context, *query)) {
 		return nil
 	}
 	switch {
-	case !q.local:
+	case q.asker == stranger:
 		q.fail(dns.RcodeRefused, dns.ExtendedErrorCodeProhibited, "not a name of this host, "+q.place.origin)
 	case !q.reply.RecursionDesired:
 		q.fail(dns.RcodeRefused, dns.ExtendedErrorCodeNotAuthoritative, "not a name of this host, "+q.place.origin)

@@ -54,10 +54,14 @@ func (s *Server) serveTCP(ctx context.Context, l net.Listener, at netip.Addr, ta
 func (s *Server) converse(ctx context.Context, c net.Conn, from, at netip.Addr) {
 	for {
 		raw, err := readMessage(c)
-		if err != nil || !s.admit(s.place.Load(), from, at) {
+		if err != nil {
 			return
 		}
-		q, done, ignore := s.accept(raw, from, at, true)
+		caller, ok := s.admit(from, at)
+		if !ok {
+			return
+		}
+		q, done, ignore := s.accept(raw, caller, true)
 		if ignore {
 			s.counters.ignored.Add(1)
 			return

@@ -30,10 +30,11 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn, at netip.Addr, ta
 }
 
 func (s *Server) datagram(ctx context.Context, raw []byte, from netip.AddrPort, at netip.Addr, out []byte, tasks *sync.WaitGroup, send func([]byte)) {
-	if !s.admit(s.place.Load(), from.Addr(), at) {
+	c, ok := s.admit(from.Addr(), at)
+	if !ok {
 		return
 	}
-	q, done, ignore := s.accept(raw, from.Addr(), at, false)
+	q, done, ignore := s.accept(raw, c, false)
 	if ignore {
 		s.counters.ignored.Add(1)
 		return
