@@ -113,6 +113,10 @@ func checkResult(t *testing.T, benchmark string, r bench.Result) {
 		if r.Value != 0 {
 			t.Errorf("%s is %v, want 0 (%s)", r.Name, r.Value, r.Conditions)
 		}
+	case "dns.answers":
+		if r.Value <= 0 || !strings.Contains(r.Conditions, "queries, 0 lost, 0 with an error") {
+			t.Errorf("%s is %v (%s)", r.Name, r.Value, r.Conditions)
+		}
 	case "failover.10.link", "failover.100k.link": // 0 is as good as it gets
 		if r.Value > 1000 {
 			t.Errorf("%s is %v", r.Name, r.Value)

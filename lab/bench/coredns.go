@@ -59,6 +59,7 @@ func (r *dnsRace) startCoreDNS(ctx context.Context) (end func() error, err error
 	if err := r.host.NS.Start(cmd); err != nil {
 		return nil, fmt.Errorf("start CoreDNS: %w", err)
 	}
+	r.coreDNS.pid = cmd.Process.Pid // the script's is the program's
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }() // ends with the process, which end ends
 	end = func() error {

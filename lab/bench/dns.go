@@ -23,7 +23,7 @@ func dnsAnswers(ctx context.Context, o Options) (_ []Result, err error) {
 	if o.Rounds < 1 {
 		return nil, fmt.Errorf("%d rounds: want at least 1", o.Rounds)
 	}
-	race := &dnsRace{o: o}
+	race := &dnsRace{o: o, close: func() error { return nil }}
 	if race.generating, race.serving, err = twoCores(); err != nil {
 		return nil, err
 	}
@@ -41,6 +41,9 @@ func dnsAnswers(ctx context.Context, o Options) (_ []Result, err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, race.close()) }()
+		if race.ours.pid, err = lab.AgentPID(race.host.Name); err != nil {
+			return err
+		}
 		if err := race.enter(ctx); err != nil {
 			return err
 		}
@@ -61,9 +64,9 @@ type dnsRace struct {
 	host                fabric.Host
 	names               []named
 	queries             string // file
-	ours                *dnsServer
+	ours                dnsServer
 	coreDNS             *dnsServer // nil: we race alone
-	close               func() error
+	close               func() error // ends what enter has started
 }
 
 // twoCores picks two of the processors that we may use.
@@ -73,7 +76,7 @@ func twoCores() (first, second int, err error) {
 		return 0, 0, fmt.Errorf("processors: %w", err)
 	}
 	var cores []int
-	for core := 0; len(cores) < 2 && core < 8*len(allowed)*8; core++ {
+	for core := range 64 * len(allowed) {
 		if allowed.IsSet(core) {
 			cores = append(cores, core)
 		}
@@ -123,9 +126,8 @@ const zone = "fabric.internal"
 const dnsPort, coreDNSPort = 53, 5300
 
 func (r *dnsRace) enter(ctx context.Context) error {
-	r.close = func() error { return nil }
 	addr := r.host.Blocks[0].Addr()
-	r.ours = &dnsServer{name: "the agent", at: netip.AddrPortFrom(addr, dnsPort)}
+	r.ours.name, r.ours.at = "the agent", netip.AddrPortFrom(addr, dnsPort)
 	r.queries = filepath.Join(r.dir, "queries")
 	if err := writeQueries(r.queries, r.names); err != nil {
 		return err
@@ -140,6 +142,9 @@ func (r *dnsRace) enter(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := await(ctx, "the agent answers", soon, func() (bool, error) { return r.ours.verify(ctx, r.host.NS, r.names[:1]) == nil, nil }); err != nil {
+		return err
+	}
 	for _, s := range r.all() {
 		if err := s.verify(ctx, r.host.NS, r.names); err != nil {
 			return err
@@ -150,9 +155,9 @@ func (r *dnsRace) enter(ctx context.Context) error {
 
 func (r *dnsRace) all() []*dnsServer {
 	if r.coreDNS == nil {
-		return []*dnsServer{r.ours}
+		return []*dnsServer{&r.ours}
 	}
-	return []*dnsServer{r.ours, r.coreDNS}
+	return []*dnsServer{&r.ours, r.coreDNS}
 }
 
 // steadyRate is of the queries that are timed one by one, far from what either server can do.
@@ -175,7 +180,15 @@ func (r *dnsRace) run(ctx context.Context) error {
 }
 
 func (r *dnsRace) turn(ctx context.Context, s *dnsServer) error {
+	before, err := cpuTime(s.pid)
+	if err != nil {
+		return err
+	}
 	full, err := r.generate(ctx, s.at)
+	if err != nil {
+		return err
+	}
+	after, err := cpuTime(s.pid)
 	if err != nil {
 		return err
 	}
@@ -184,6 +197,7 @@ func (r *dnsRace) turn(ctx context.Context, s *dnsServer) error {
 		return err
 	}
 	s.rates = append(s.rates, full.rate)
+	s.cpu = append(s.cpu, milliseconds(after-before)*1000/float64(full.answers.sent-full.answers.lost))
 	s.took = append(s.took, steady.took...)
 	s.answers.add(full.answers)
 	s.answers.add(steady.answers)
@@ -201,12 +215,17 @@ func (r *dnsRace) results() ([]Result, error) {
 		conditions += fmt.Sprintf("; %s: %s", s.name, s.answers)
 	}
 	rate := Result{Name: "dns.answers", Unit: "answers/s", Value: quantile(r.ours.rates, 0.5), Target: "ratio >= 1", Conditions: "median; " + conditions}
+	cpu := Result{
+		Name: "dns.answers.cpu", Unit: "us", Value: quantile(r.ours.cpu, 0.5), Target: "ratio <= 1",
+		Conditions: "processor time of the whole server an answer, its kernel's included, median; " + conditions,
+	}
 	latency := medianOf(Result{
 		Name: "dns.answers.latency", Unit: "ms", Target: "ratio <= 1", Conditions: fmt.Sprintf("p50 at %d queries/s; %s", steadyRate, conditions),
 	}, r.ours.took)
 	if theirs := r.coreDNS; theirs != nil {
 		rate = rate.against(theirs.name, quantile(theirs.rates, 0.5))
+		cpu = cpu.against(theirs.name, quantile(theirs.cpu, 0.5))
 		latency = latency.against(fmt.Sprintf("%s, p50 (p99 %.3g)", theirs.name, quantile(theirs.took, 0.99)), quantile(theirs.took, 0.5))
 	}
-	return []Result{rate, latency}, nil
+	return []Result{rate, cpu, latency}, nil
 }

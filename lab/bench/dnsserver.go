@@ -23,7 +23,9 @@ type named struct {
 type dnsServer struct {
 	name    string
 	at      netip.AddrPort
+	pid     int
 	rates   []float64 // answers a second, by round
+	cpu     []float64 // us of processor an answer, by round
 	took    []float64 // ms, of each answer at steady rate
 	answers tally
 }
