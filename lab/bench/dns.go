@@ -65,7 +65,7 @@ type dnsRace struct {
 	names               []named
 	queries             string // file
 	ours                dnsServer
-	coreDNS             *dnsServer // nil: we race alone
+	coreDNS             *dnsServer   // nil: we race alone
 	close               func() error // ends what enter has started
 }
 
