@@ -91,9 +91,6 @@ func (c *cache) put(key cacheKey, m *dns.Msg, now time.Time) {
 	if ttl <= 0 {
 		return
 	}
-	for _, rr := range records(m) {
-		rr.Header().Ttl = min(rr.Header().Ttl, uint32(ttl/time.Second))
-	}
 	m.Compress = true
 	message, err := m.Pack()
 	if err != nil {

@@ -47,13 +47,13 @@ func exchangeBy(ctx context.Context, network string, from netip.Addr, server net
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	conn := &dns.Conn{Conn: c, UDPSize: udpSize}
+	conn := &dns.Conn{Conn: c, UDPSize: dns.DefaultMsgSize} // some send more than they were asked to
 	if err := conn.WriteMsg(m); err != nil {
 		return nil, err
 	}
 	for {
 		raw, err := conn.ReadMsgHeader(nil)
-		if err != nil {
+		if err != nil && !errors.Is(err, dns.ErrShortRead) {
 			return nil, err
 		}
 		reply, err := matching(raw, m)

@@ -132,12 +132,3 @@ func (z *Zone) known(addr netip.Addr) bool {
 	_, ok := z.Name(addr)
 	return ok
 }
-
-func lastLabel(name string) string {
-	for i := len(name) - 1; i >= 0; i-- {
-		if name[i] == '.' && !escaped(name, i) {
-			return name[i+1:]
-		}
-	}
-	return name
-}

@@ -51,18 +51,28 @@ func escaped(name string, i int) bool {
 	return n%2 == 1
 }
 
+// lastLabel is the last label of a name without its last dot.
+func lastLabel(name string) string {
+	for i := len(name) - 1; i >= 0; i-- {
+		if name[i] == '.' && !escaped(name, i) {
+			return name[i+1:]
+		}
+	}
+	return name
+}
+
 // parseLabels reads at most so many labels of some bits each, the last one first.
 func parseLabels(text string, most, bits int, parse func(string) (byte, bool)) region {
 	var octets [16]byte
 	n := 0
 	for ; n < most && text != ""; n++ {
-		at := strings.LastIndexByte(text, '.')
-		v, ok := parse(text[at+1:])
+		label := lastLabel(text)
+		v, ok := parse(label)
 		if !ok {
 			break
 		}
 		octets[n*bits/8] |= v << (8 - bits - n*bits%8)
-		text = text[:max(at, 0)]
+		text = text[:max(len(text)-len(label)-1, 0)]
 	}
 	addr := netip.AddrFrom16(octets)
 	if bits == 8 {

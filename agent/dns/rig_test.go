@@ -102,7 +102,7 @@ func (s *Server) ask(t testing.TB, m *dns.Msg, from string) *dns.Msg {
 
 // told is a reply in a line: the rcode, flags, and the records without what is the same in all.
 func told(r *dns.Msg) string {
-	parts := []string{dns.RcodeToString[r.Rcode]}
+	parts := []string{rcodeText(indexOf(rcodes, r.Rcode))}
 	for _, f := range []struct {
 		set  bool
 		name string

@@ -119,8 +119,11 @@ func (c *counters) stats() Stats {
 }
 
 func rcodeText(index int) string {
-	if index < len(rcodes) {
-		return dns.RcodeToString[rcodes[index]]
+	switch {
+	case index == len(rcodes):
+		return "other"
+	case rcodes[index] == dns.RcodeBadVers:
+		return "BADVERS" // the number is also that of BADSIG, which is about something else
 	}
-	return "other"
+	return dns.RcodeToString[rcodes[index]]
 }

@@ -41,6 +41,9 @@ func clientCases() []clientCase {
 				Speaker:          &apiv1.SpeakerStatus{Connected: true, Version: "v1.2.3", Pid: 42, Since: hoursAgo},
 				PeersEstablished: 2, PeersTotal: 2, Endpoints: 3, Leases: 6, Announced: []string{"10.64.0.0/26", "fd00:64::/64"},
 				BudgetIpv4: 4, BudgetIpv6: 4, RoutesInstalled: 12, Mtu: 9000,
+				Dns: &apiv1.DNSStatus{
+					Origin: "r1h1.fabric.internal.", Listeners: []string{"10.64.0.0:53", "127.0.0.1:53"}, Names: 3, Forwards: true, Upstreams: []string{"192.0.2.53:53"},
+				},
 			},
 			table: `
 Host           r1h1
@@ -51,6 +54,7 @@ AS, router ID  4200000101, 10.0.1.1
 Peers          2 of 2 established
 Announced      10.64.0.0/26 fd00:64::/64 (budget 4 IPv4, 4 IPv6)
 Endpoints      3, 6 leases, MTU 9000
+DNS            r1h1.fabric.internal on 10.64.0.0:53 127.0.0.1:53, forwards to 192.0.2.53:53
 Routes         12 installed, 0 failed
 `,
 		},
@@ -58,6 +62,7 @@ Routes         12 installed, 0 failed
 			name: "status of a degraded agent", args: []string{"status"}, asked: &apiv1.GetStatusRequest{},
 			answer: &apiv1.GetStatusResponse{
 				Host: "r1h1", Version: "v1.2.3", Started: hoursAgo, Asn: 65000, RouterId: "10.0.1.1", PeersTotal: 1, RoutesFailed: 1,
+				Dns:      &apiv1.DNSStatus{Origin: "r1h1.fabric.internal."},
 				Problems: []string{"the speaker process is not connected", "route 10.64.0.0/26 failed"},
 			},
 			table: `
@@ -69,6 +74,7 @@ AS, router ID  65000, 10.0.1.1
 Peers          0 of 1 established
 Announced      - (budget 0 IPv4, 0 IPv6)
 Endpoints      0, 0 leases, MTU 0
+DNS            r1h1.fabric.internal on -, forwards nothing
 Routes         0 installed, 1 failed
 Problem        the speaker process is not connected
 Problem        route 10.64.0.0/26 failed

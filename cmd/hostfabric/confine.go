@@ -12,7 +12,7 @@ import (
 const bfdControl, bfdEcho = 3784, 3785
 
 // firewallPolicy is what of the configuration is about confining containers. Closed to them are the ports that this host's
-// processes of ours listen on, and no other: what else the host serves is its administrator's to decide. The loopback's are
+// processes of ours listen on, but DNS's, which is there for them, and no other: what else the host serves is its administrator's to decide. The loopback's are
 // among them, for some hosts route it (route_localnet).
 func firewallPolicy(cfg *config.Config) firewall.Policy {
 	p := firewall.Policy{Enabled: cfg.Firewall.Enabled, Masquerade: cfg.Masquerade.Enabled}

@@ -24,6 +24,7 @@ func TestFirewallPolicy(t *testing.T) {
 			Firewall: config.Firewall{Enabled: true}, Peers: []config.Peer{{}, bfd},
 			BGP:     config.BGP{Listen: true, Port: 1179, Inspect: config.Listener{Network: "tcp", Address: "127.0.0.1:50051"}},
 			Metrics: config.Metrics{Listen: config.Listener{Network: "tcp", Address: ":9179"}},
+			DNS:     config.DNS{Enabled: true, Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}, // is for them
 		}, firewall.Policy{Enabled: true, Closed: []firewall.Port{tcp(1179), udp(3784), udp(3785), tcp(50051), tcp(9179)}}},
 		{"one is open, one a file", config.Config{
 			Firewall: config.Firewall{Enabled: true, Open: []uint16{9179}},

@@ -80,11 +80,12 @@ func bfdProcessCell(b *apiv1.BFDProcess) cell {
 }
 
 func dnsCell(d *apiv1.DNSStatus) cell {
-	line := fmt.Sprintf("%s, %s with names, answers on %s, ", d.GetOrigin(), plural(int(d.GetNames()), "endpoint"), dash(strings.Join(d.GetListeners(), " ")))
-	if !d.GetForwards() {
-		return judged(line+"forwards nothing", len(d.GetListeners()) > 0)
+	forwards := "nothing"
+	if d.GetForwards() {
+		forwards = "to " + dash(strings.Join(d.GetUpstreams(), " "))
 	}
-	return judged(line+"forwards to "+dash(strings.Join(d.GetUpstreams(), " ")), len(d.GetListeners()) > 0)
+	line := fmt.Sprintf("%s on %s, forwards %s", strings.TrimSuffix(d.GetOrigin(), "."), dash(strings.Join(d.GetListeners(), " ")), forwards)
+	return judged(line, len(d.GetListeners()) > 0)
 }
 
 // age is how long ago something was, to the second.

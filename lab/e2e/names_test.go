@@ -98,7 +98,7 @@ func TestNames(t *testing.T) {
 			}
 		}
 	}
-	if out := h.hostfabric("status"); !strings.Contains(out, h.name+".fabric.internal., 1 endpoint with names, answers on 10.64.0.0:53 [fd00:64::]:53") {
+	if out := h.hostfabric("status"); !strings.Contains(out, h.name+".fabric.internal on 10.64.0.0:53 [fd00:64::]:53, forwards ") {
 		t.Errorf("status prints\n%s\nwithout DNS", out)
 	}
 }
