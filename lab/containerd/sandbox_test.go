@@ -11,7 +11,7 @@ import (
 // testSandboxes has runtimes use namespaces that were wired before: containerd with --with-ns, and runc by the path in config.json.
 func (r *rig) testSandboxes(t *testing.T) {
 	far := r.acquire(t, r.b, "far")
-	if err := r.b.RunInNamespace(t.Context(), "far", far.GetEndpoint().GetNetns()); err != nil {
+	if err := r.b.RunInNamespace(t.Context(), "far", far.GetEndpoint().GetNetns(), far.GetResolvConf()); err != nil {
 		t.Fatal(err)
 	}
 	near := r.acquire(t, r.a, "near")
@@ -21,7 +21,7 @@ func (r *rig) testSandboxes(t *testing.T) {
 			t.Errorf("ping %s from a container of runc: %q, %v", to, out, err)
 		}
 	}
-	for _, to := range near.GetEndpoint().GetAddresses() { // its container is gone, its namespace answers until it is released
+	for _, to := range append(near.GetEndpoint().GetAddresses(), "far") { // its container is gone, its namespace answers until it is released
 		out, err := r.b.Exec(t.Context(), "far", "ping", "-c", "1", "-W", "5", to)
 		if err != nil || !strings.Contains(out, "1 packets received") {
 			t.Errorf("ping %s from a container of containerd: %q, %v", to, out, err)
