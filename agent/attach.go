@@ -166,7 +166,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 
 	ep := fromWired(req.Key, req.Owner, wired)
 	if !req.Empty() {
-		ep.Description = req.Description.clone()
+		ep.Description = req.clone()
 		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
 			return Endpoint{}, fmt.Errorf("attach %s: %w: %w", req.Key, ErrStorage, err)
 		}

@@ -150,7 +150,7 @@ func TestConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := conn.ReadMsg(); err != io.EOF {
+	if _, err := conn.ReadMsg(); !errors.Is(err, io.EOF) {
 		t.Errorf("after a message that is too long: %v, want the end", err)
 	}
 }
