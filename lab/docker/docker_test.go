@@ -109,8 +109,10 @@ func names(r *rig) {
 		return fmt.Errorf("endpoints %v, want asks with aliases asking and %s", r.endpoints(r.a), id)
 	})
 	// Docker's own resolver, which knows none of these, asks the agent from the container's namespace.
-	other, self := r.addresses(r.a, "net", "c2"), r.addresses(r.a, "net", "asks")
-	for name, want := range map[string][]netip.Addr{"c2." + domain: other, "asking." + domain: self, id + "." + domain: self} {
+	near, far, self := r.addresses(r.a, "net", "c2"), r.addresses(r.b, "net", "c2"), r.addresses(r.a, "net", "asks")
+	for name, want := range map[string][]netip.Addr{
+		"c2." + domain: near, "asking." + domain: self, id + "." + domain: self, "c2." + r.b.Host.Name + ".fabric.internal": far,
+	} {
 		for i, family := range []string{"-4", "-6"} {
 			if out := r.do(r.a, "exec", "asks", "ping", family, "-c", "1", name); !strings.Contains(out, "("+want[i].String()+")") {
 				r.Errorf("%s is not %s: %s", name, want[i], out)
