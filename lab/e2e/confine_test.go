@@ -244,8 +244,9 @@ func TestContainersAskTheirHost(t *testing.T) {
 	defer delivered.Close()
 	for i, server := range []netip.Addr{block4.Addr(), block6.Addr()} {
 		for _, network := range []string{"udp", "tcp"} {
-			if got := c.resolve(c.box, network, server, "victim.safhost.fabric.internal.", dns.TypeA); got != "NOERROR "+c.victim[0].String() {
-				t.Errorf("a container asks %s by %s: %s", server, network, got)
+			got, err := resolve(c.box, network, server, "victim.safhost.fabric.internal.", dns.TypeA, patience)
+			if err != nil || got != "NOERROR "+c.victim[0].String() {
+				t.Errorf("a container asks %s by %s: %s, %v", server, network, got, err)
 			}
 		}
 		var lied []spoof.Packet
