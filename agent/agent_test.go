@@ -40,6 +40,7 @@ type rig struct {
 	forwarding func(error)  // sets what the agent finds when it looks at the kernel's forwarding
 	settle     atomic.Int64 // for how long ToRs are given time, in ns
 	links      []string     // what is wrong with the links to peers, for a look from the test's goroutine
+	dns        []string     // the same of DNS
 	stop       func()
 }
 
@@ -85,7 +86,8 @@ func newRigWith(t *testing.T, file string, wirer *fakeWirer, notes agent.Notes, 
 	r.Agent = agent.New(agent.Options{Host: "h1", MTU: func() int { return 1500 }, Reconcile: 10 * time.Millisecond, ReservationGrace: 2 * time.Second, Notes: notes, Log: log,
 		Live:      func() agent.Live { return agent.Live{Settle: time.Duration(r.settle.Load())} },
 		DrainFile: drainFile, Drain: drained, Sessions: r.speaker.sessions, OnDrain: r.speaker.onDrain,
-		Links: func() []string { return r.links }, Firewall: r.firewall, Names: r.names},
+		Links: func() []string { return r.links }, Firewall: r.firewall, Names: r.names,
+		DNS: func() agent.DNSStatus { return agent.DNSStatus{Problems: r.dns} }},
 		leases, keeper, wirer, r.table, r.speaker)
 
 	ctx, cancel := context.WithCancel(t.Context())

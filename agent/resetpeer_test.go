@@ -83,11 +83,12 @@ func TestResetPeerWhileDrained(t *testing.T) {
 	})
 }
 
-// TestLinksInStatus: what is wrong on a link is told once, and no AS is made up for an external peer.
+// TestLinksInStatus: what is wrong on a link, and with DNS, is told once, and no AS is made up for an external peer.
 func TestLinksInStatus(t *testing.T) {
 	r := simpleRig(t, "10.64.0.0/26")
 	const several, none = "several routers on the link eth0: fe80::1, fe80::2", "no router heard on eth1"
-	r.links = []string{several, none}
+	const taken = "DNS on 10.64.0.0:53: address already in use"
+	r.links, r.dns = []string{several, none}, []string{taken}
 	r.speaker.set(func() {
 		r.speaker.peers = []bgp.PeerStatus{
 			{Address: netip.MustParseAddr("fe80::1%eth0"), ASN: 64513, State: bgp.StateEstablished},
@@ -95,7 +96,7 @@ func TestLinksInStatus(t *testing.T) {
 		}
 	})
 	problems := r.Status(t.Context()).Problems
-	for _, want := range []string{several, fmt.Sprintf("peer fe80::%%eth1 (external) is Idle: %s", none)} {
+	for _, want := range []string{several, taken, fmt.Sprintf("peer fe80::%%eth1 (external) is Idle: %s", none)} {
 		if !slices.Contains(problems, want) {
 			t.Errorf("no %q in %q", want, problems)
 		}

@@ -23,7 +23,7 @@ type Change struct {
 // claimed by then.
 var restartOnly = []string{
 	"host", "source", "etcd", "pools", "ipam.fsync", "ipam.quarantine", "ipam.reconcile", "state_dir", "run_dir", "api", "docker", "metrics",
-	"log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect",
+	"history.enabled", "history.dir", "history.flush", "history.sync", "log.format", "host_address", "manage_sysctls", "routes.resync", "bgp.inspect",
 }
 
 func needsRestart(key string) bool {

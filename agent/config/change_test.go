@@ -129,12 +129,12 @@ func TestChangedPasswordDoesNotShow(t *testing.T) {
 // TestApplied: what takes a restart stays as it is, the rest comes from the new configuration.
 func TestApplied(t *testing.T) {
 	now := mustLoad(t, small, nil)
-	next := mustLoad(t, small+"state_dir: /elsewhere\nlog: {level: debug, format: json}\netcd: {timeout: 9s}\nbudget: {ipv4: 9}\n", nil)
+	next := mustLoad(t, small+"state_dir: /elsewhere\nlog: {level: debug, format: json}\netcd: {timeout: 9s}\nbudget: {ipv4: 9}\nhistory: {dir: /srv/l, max_size: 2GiB}\n", nil)
 	got := now.Applied(next)
 	if got.StateDir != now.StateDir || got.Log.Format != LogText || got.Etcd.Timeout != 3*time.Second {
 		t.Errorf("changed without a restart: %+v", got)
 	}
-	if got.Log.Level != next.Log.Level || got.Budget.IPv4 != 9 {
+	if got.Log.Level != next.Log.Level || got.Budget.IPv4 != 9 || got.History.MaxSize != 2<<30 || got.History.Dir != "" {
 		t.Errorf("not applied: %+v", got)
 	}
 	for _, c := range Changes(got, next) {

@@ -52,6 +52,7 @@ type Config struct {
 	API      API
 	Docker   Docker
 	DNS      DNS
+	History  History
 	Metrics  Metrics
 	Log      Log
 }

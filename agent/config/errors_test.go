@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"no mapping", "- asn\n", `hostfabric.yaml: line 1: not a mapping (write lines such as "asn: 4200000001")`},
 		{"two documents", with("---\nasn: 1"), "hostfabric.yaml: line 4: a second document begins (keep one, without ---)"},
 		{"alias", with("mtu: &a 1500\nhost: *a"), "host: YAML aliases are not understood (write the value out)"},
-		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, dns, docker, etcd, fabric, firewall, graceful_restart, health, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
+		{"merge key", with("mtu: 0\n<<: {mtu: 3}"), "<<: line 5: unknown key (keys here: announce, api, asn, bfd, bgp, blocks, budget, dns, docker, etcd, fabric, firewall, graceful_restart, health, history, host, host_address, import, import_default, ipam, log, manage_sysctls, masquerade, metrics, mtu, peers, pools, reserved, router_id, routes, run_dir, sandboxes, source, state_dir, timers)"},
 		{"odd key", with("? [a]\n: b"), "?: line 4: a key must be a word"},
 		{"odd text in a key", with(`"a\nb": 1`), `"a\nb": line 4: unknown key (did you mean api?)`},
 
@@ -199,6 +199,10 @@ func TestMistakes(t *testing.T) {
 		{"plugin's name", with("docker: {socket: /run/docker/plugins/Host Fabric.sock}"), `docker.socket: "/run/docker/plugins/Host Fabric.sock" does not name a plugin (such as /run/docker/plugins/hostfabric.sock, for docker network create -d hostfabric)`},
 		{"plugin's suffix", with("docker: {socket: /run/docker/plugins/hostfabric}"), `docker.socket: "/run/docker/plugins/hostfabric" does not name a plugin (such as /run/docker/plugins/hostfabric.sock, for docker network create -d hostfabric)`},
 		{"Docker's API", with("docker: {api: '127.0.0.1:2375'}"), `docker.api: "127.0.0.1:2375" is not a unix socket (such as unix:///var/run/docker.sock; off for none)`},
+		{"ledger's size", with("history: {max_size: 1 gig}"), `history.max_size: "1 gig" is not a size (such as 512MiB or 1GiB)`},
+		{"ledger too small", with("history: {max_size: 1024KiB}"), `history.max_size: 1024KiB is not from 16MiB to 16TiB`},
+		{"ledger too large", with("history: {max_size: 9223372036854775807GiB}"), `history.max_size: "9223372036854775807GiB" is not a size (such as 512MiB or 1GiB)`},
+		{"ledger's place", with("history: {dir: ledger}"), `history.dir: "ledger" is not an absolute path (begin with /)`},
 		{"group", with("api: {group: 'a b'}"), `api.group: "a b" is not the name of a group`},
 		{"log level", with("log: {level: verbose}"), `log.level: "verbose" is not one of debug, info, warn, error`},
 	} {

@@ -77,6 +77,9 @@ func matching(raw []byte, m *dns.Msg) (*dns.Msg, error) {
 	if err := r.Unpack(raw); err != nil {
 		return nil, fmt.Errorf("its reply is malformed: %w", err)
 	}
+	if err := sound(&r); err != nil {
+		return nil, fmt.Errorf("its reply is malformed: %w", err)
+	}
 	asked := m.Question[0]
 	if !r.Response || r.Id != m.Id || r.Opcode != m.Opcode {
 		return nil, errMismatch
@@ -93,6 +96,16 @@ func matching(raw []byte, m *dns.Msg) (*dns.Msg, error) {
 		return nil, errMismatch
 	}
 	return &r, nil
+}
+
+// sound tells whether what was understood can be told to others: the library reads records that end too early, and writes them so that nobody can
+// read them.
+func sound(m *dns.Msg) error {
+	raw, err := m.Pack()
+	if err != nil {
+		return err
+	}
+	return new(dns.Msg).Unpack(raw)
 }
 
 // plain leaves out of an error what whoever reads it knows: the addresses, and that it was a read.

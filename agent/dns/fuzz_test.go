@@ -22,6 +22,7 @@ func seeds(f *testing.F) (list [][]byte) {
 		"1234 8180 0001 0001 0000 0000" + web + "c00c 0001 0001 0000 0000 0004 0a40 0041",
 		"1234 8183 0001 0000 0001 0000" + web + "c00c 0006 0001 0000 0000 0004 c00c c00c",
 		"1234 8180 ffff ffff ffff ffff",
+		"1234 8183 0001 0000 0001 0000" + web + "c00c 0006 4e4e 00000000 0001 00", // an SOA that ends too early
 	} {
 		raw, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
 		if err != nil {

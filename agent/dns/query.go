@@ -115,6 +115,9 @@ func answerable(q dns.Question) (rcode int) {
 	return dns.RcodeSuccess
 }
 
+// maxExplanation leaves room for the question in the smallest datagram, in bytes.
+const maxExplanation = 180
+
 // explain adds a word on what went wrong (RFC 8914), for who understands it.
 func (q *query) explain(code uint16, text string) {
 	if q.edns == nil {
@@ -122,7 +125,7 @@ func (q *query) explain(code uint16, text string) {
 	}
 	q.respondEDNS()
 	opt := q.reply.IsEdns0()
-	opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: code, ExtraText: text})
+	opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: code, ExtraText: text[:min(len(text), maxExplanation)]})
 }
 
 // respondEDNS has the reply carry an OPT record.

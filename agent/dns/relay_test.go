@@ -1,7 +1,9 @@
 package dns
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,9 +41,9 @@ func (d *static) Address(a netip.Addr) ([]netip.Addr, error) {
 }
 
 // newOther runs host r2h1, at an address of the loopback.
-func newOther(t *testing.T, port uint16, at string) *Server {
+func newOther(t *testing.T, port uint16, at string, directory Directory) *Server {
 	t.Helper()
-	o := Options{Settings: settings(), Names: NewZone(), Port: port, Log: discard}
+	o := Options{Settings: settings(), Names: NewZone(), Port: port, Directory: directory, Log: discard}
 	o.Host = "r2h1"
 	o.Listen = []netip.AddrPort{netip.AddrPortFrom(addr(at), port)}
 	s := NewServer(o)
@@ -55,10 +57,8 @@ func newOther(t *testing.T, port uint16, at string) *Server {
 func (s *Server) await(t testing.TB) {
 	t.Helper()
 	nstest.Eventually(t, 5*time.Second, func() error {
-		for _, at := range s.place.Load().wanted(s.opts.Port) {
-			if !s.Serves(at) {
-				return &hostError{server: at}
-			}
+		if got, want := s.Status().Listeners, s.place.Load().wanted(s.opts.Port); !slices.Equal(got, want) {
+			return fmt.Errorf("serves %v, want %v", got, want)
 		}
 		return nil
 	})
@@ -66,7 +66,9 @@ func (s *Server) await(t testing.TB) {
 
 func TestRelay(t *testing.T) {
 	port := freePort(t)
-	other := newOther(t, port, "127.0.0.2")
+	// It believes that it has to ask itself for what it does not have.
+	ring := &static{hosts: map[string][]netip.Addr{"r3h1": addrs("127.0.0.2")}, addrs: map[netip.Addr][]netip.Addr{addr("10.64.5.1"): addrs("127.0.0.2")}}
+	other := newOther(t, port, "127.0.0.2", ring)
 	other.opts.Names.Publish(endpoint("db", "10.64.4.7", "Db"))
 	directory := &static{
 		hosts: map[string][]netip.Addr{
@@ -98,6 +100,9 @@ web.r5h1.fabric.internal. A = NXDOMAIN | fabric.internal. 0 SOA r1h1.fabric.inte
 		if got := told(s.ask(t, question(name, kind), aContainer)); got != want {
 			t.Errorf("%s\n got %s\nwant %s", asked, got, want)
 		}
+	}
+	if n := other.Stats().Answers[Outcome{Other, "SERVFAIL"}]; n != 0 {
+		t.Errorf("what was relayed was relayed %d times more", n)
 	}
 	m := question("web.r3h1.fabric.internal.", "A")
 	m.SetEdns0(1232, false)

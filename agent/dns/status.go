@@ -2,7 +2,6 @@ package dns
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/hostfabric/hostfabric/agent"
 )
@@ -33,12 +32,4 @@ func (s *Server) Status() agent.DNSStatus {
 		}
 	}
 	return st
-}
-
-// Serves tells whether queries to an address are answered.
-func (s *Server) Serves(at netip.AddrPort) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.listeners[at]
-	return l != nil && l.err == nil
 }

@@ -57,3 +57,9 @@ type Event struct {
 	Error     string // why it failed; empty: it did not
 	Detail    string
 }
+
+// Kinds are all of them.
+var Kinds = []Kind{
+	Allocate, Attach, Describe, Detach, Release, Refuse, BlockClaim, BlockDrain, BlockRelease, BlockLost, Announce, Withdraw,
+	SessionUp, SessionDown, BFDUp, BFDDown, HostDrain, HostUndrain, Start, Stop, Dropped,
+}

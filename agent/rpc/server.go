@@ -18,6 +18,7 @@ import (
 
 	"github.com/hostfabric/hostfabric/agent"
 	apiv1 "github.com/hostfabric/hostfabric/agent/api/v1"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/ipam"
 	"github.com/hostfabric/hostfabric/routes"
@@ -28,15 +29,25 @@ type Server struct {
 	apiv1.UnimplementedHostfabricServer
 	agent      *agent.Agent
 	sandboxes  *sandbox.Pool
+	ledger     Ledger // nil: there is none
 	resolvConf func() string
+	serving    context.Context // ends when no more is to be answered
+}
+
+// Options are what is served.
+type Options struct {
+	Agent      *agent.Agent
+	Sandboxes  *sandbox.Pool
+	Ledger     Ledger        // nil: there is none
+	ResolvConf func() string // path of a resolv.conf for containers, or nothing
+	Log        *slog.Logger
 }
 
 // Serve answers on the listener until ctx ends, then lets running calls finish. Besides the API there is gRPC's standard health
-// service, which costs next to nothing to ask: SERVING means that the agent answers. resolvConf tells the path of a resolv.conf for
-// containers, or nothing.
-func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, resolvConf func() string, log *slog.Logger) error {
-	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
-	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes, resolvConf: resolvConf})
+// service, which costs next to nothing to ask: SERVING means that the agent answers.
+func Serve(ctx context.Context, l net.Listener, o Options) error {
+	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(o.Log)))
+	apiv1.RegisterHostfabricServer(s, &Server{agent: o.Agent, sandboxes: o.Sandboxes, ledger: o.Ledger, resolvConf: o.ResolvConf, serving: ctx})
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	stop := context.AfterFunc(ctx, s.GracefulStop)
 	defer stop()
@@ -241,6 +252,9 @@ func parseAddrs(in []string) ([]netip.Addr, error) {
 
 // rpcError gives an agent error its gRPC code; the text stays the agent's.
 func rpcError(err error) error {
+	if err == nil {
+		return nil
+	}
 	code := codes.Internal
 	for _, m := range []struct {
 		err  error
@@ -261,6 +275,7 @@ func rpcError(err error) error {
 		{agent.ErrDraining, codes.FailedPrecondition},
 		{agent.ErrOvertaken, codes.Aborted},
 		{agent.ErrStorage, codes.Unavailable},
+		{history.ErrBefore, codes.OutOfRange},
 	} {
 		if errors.Is(err, m.err) {
 			code = m.code

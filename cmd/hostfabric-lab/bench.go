@@ -62,6 +62,8 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Namespaces, "namespaces", 4000, "namespaces of churn.sustained, two for each container a second")
 	fs.IntVar(&o.Rounds, "rounds", 9, "rounds of ipam.durable, of some 4 s each, and of dns.answers")
 	fs.DurationVar(&o.Turn, "turn", 2*time.Second, "how long dns.answers asks a server at a time")
+	fs.IntVar(&o.LedgerRounds, "ledger-rounds", 40, "rounds of ledger.ingest")
+	fs.IntVar(&o.LedgerEvents, "ledger-events", 10_000_000, "events of ledger.query; ledger.size takes a tenth")
 	fs.IntVar(&o.Prefixes, "prefixes", 100_000, "prefixes of fib.100k and failover.100k")
 	fs.BoolVar(&o.BFD, "bfd", true, "failover.* and restart.* with BFD, 3 x 100 ms")
 	fs.StringVar(&o.Plugins, "plugins", "build/tools", "directory with the CNI plugins ptp and host-local; make deps installs them")

@@ -82,7 +82,9 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front.Go(func() error { return r.agent.Run(ctx) })
 	front.Go(func() error { return r.sandboxes.Run(ctx) })
 	front.Go(func() error { return r.dns.Run(ctx) })
-	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, r.notice.File, log) })
+	front.Go(func() error {
+		return rpc.Serve(ctx, f.api, rpc.Options{Agent: r.agent, Sandboxes: r.sandboxes, Ledger: r.served(), ResolvConf: r.notice.File, Log: log})
+	})
 	front.Go(func() error {
 		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Resolver: r.notice.Resolver, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})

@@ -163,6 +163,9 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.dns.Set(dnsSettings(cfg))
 	r.tellOfZone(cfg)
 	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
+	if r.kept != nil {
+		r.kept.SetLimits(ledgerLimits(cfg))
+	}
 	// Blocks first: a peer that comes with them is to hear of all at once.
 	return errors.Join(
 		r.blocks.Reconfigure(ctx, blockSettings(cfg)),

@@ -16,15 +16,15 @@ func containerDomain(cfg *config.Config) string {
 }
 
 // tellOfServers has containers told to ask at these addresses of the host.
-func (r *rooms) tellOfServers(host []netip.Addr) { r.told(r.notice.SetServers(host)) }
+func (r *rooms) tellOfServers(host []netip.Addr) { r.noteWritten(r.notice.SetServers(host)) }
 
 // tellOfZone has containers told where their names are.
 func (r *rooms) tellOfZone(cfg *config.Config) {
-	r.told(r.notice.SetZone(containerDomain(cfg), cfg.DNS.Zone))
+	r.noteWritten(r.notice.SetZone(containerDomain(cfg), cfg.DNS.Zone))
 }
 
-// told says that the file was not written. It costs its containers no more than that, and those whose runtime writes one nothing.
-func (r *rooms) told(err error) {
+// noteWritten says that the file was not written. It costs its containers no more than that, and those whose runtime writes one nothing.
+func (r *rooms) noteWritten(err error) {
 	if err != nil {
 		r.log.Error("containers are not told of the resolver", "err", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/agent/failover"
 	"github.com/hostfabric/hostfabric/agent/firewall"
+	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/notes"
 	"github.com/hostfabric/hostfabric/agent/resolver"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
@@ -71,6 +72,8 @@ type rooms struct {
 	holds         *notes.Store[sandbox.Hold]
 	sandboxMounts *sandbox.Mounts
 	sandboxes     *sandbox.Pool
+
+	kept *history.Ledger // the ledger; nil: there is none
 }
 
 // newRooms prepares the host and builds the rooms; none of them runs yet. The lease file comes first: its lock keeps a
@@ -86,6 +89,9 @@ func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slo
 		}
 	}()
 	if r.leases, err = openLeases(cfg, log); err != nil {
+		return nil, err
+	}
+	if r.kept, err = openLedger(cfg, log); err != nil {
 		return nil, err
 	}
 	if r.source, err = newBlockSource(cfg, log); err != nil {
@@ -245,6 +251,9 @@ func (r *rooms) close() {
 	if r.leases != nil {
 		errs = append(errs, r.leases.Close())
 	}
+	if r.kept != nil { // the last one: all others may have something to tell
+		errs = append(errs, r.kept.Close())
+	}
 	if err := errors.Join(errs...); err != nil {
 		r.log.Warn("not closed cleanly", "err", err)
 	}
@@ -366,7 +375,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 
 func (r *rooms) agentOptions() agent.Options {
 	return agent.Options{
-		Host: r.cfg.Host, Version: version,
+		Ledger: r.told(), Host: r.cfg.Host, Version: version,
 		Live: func() agent.Live {
 			cfg := r.running.Load()
 			return agent.Live{ASN: cfg.ASN, RouterID: r.routerID(cfg), Budget: blocks.Budget(cfg.Budget), Settle: cfg.IPAM.Settle}

@@ -35,7 +35,8 @@ the blocks, never the containers, to the top-of-rack routers by BGP.`,
 		}
 	}
 	add("process", newAgentCommand(), newSpeakerCommand(), newBFDCommand())
-	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newEndpointsCommand(), newRoutesCommand(), newExplainCommand())
+	add("inspect", newStatusCommand(), newPeersCommand(), newBlocksCommand(), newLeasesCommand(), newEndpointsCommand(), newRoutesCommand(), newExplainCommand(),
+		newHistoryCommand(), newEventsCommand(), newLedgerCommand())
 	add("operate", newDrainCommand(), newUndrainCommand())
 	add("container", newAttachCommand(), newDetachCommand(), newSandboxCommand())
 	add("config", newValidateCommand(), newPlanCommand(), newReloadCommand())

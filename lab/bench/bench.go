@@ -53,6 +53,8 @@ type Options struct {
 	Namespaces       int           // of churn.sustained: it takes two for each container a second
 	Rounds           int           // of ipam.durable and dns.answers
 	Turn             time.Duration // of one server in dns.answers, with each load
+	LedgerRounds     int           // of ledger.ingest
+	LedgerEvents     int           // of ledger.query; ledger.size takes a tenth
 	Prefixes         int           // of fib.100k and failover.100k
 	BFD              bool          // of failover.* and restart.*: hosts and ToRs watch one another
 	Progress         func(fabric.Progress)
@@ -90,6 +92,9 @@ var All = []Benchmark{
 	{"sandbox.refill", one(sandboxRefill)},
 	{"ipam.durable", ipamDurable},
 	{"dns.answers", dnsAnswers},
+	{"ledger.ingest", ledgerIngest},
+	{"ledger.size", ledgerSize},
+	{"ledger.query", ledgerQuery},
 	{"memory.idle", one(memoryIdle)},
 	{"memory.5000", memory5000},
 	{"fib.100k", fib100k},

@@ -39,6 +39,7 @@ func TestBenchmarks(t *testing.T) {
 	opts := bench.Options{
 		Agent: programs.agent, Shim: programs.shim, Lab: programs.lab, Plugins: plugins,
 		Hosts: 3, Containers: 4, Cycles: 50, Iterations: 5, Rounds: 1, Prefixes: 2000, BFD: true,
+		LedgerRounds: 2, LedgerEvents: 200_000,
 		Turn: 200 * time.Millisecond, Endpoints: 12, Detaches: 10, Churn: 200 * time.Millisecond, Namespaces: 400,
 	}
 	// Those that watch for what takes too long have the machine to themselves; the others are a few at a time.

@@ -4165,6 +4165,768 @@ func (x *DNSStatus) GetUpstreams() []string {
 	return nil
 }
 
+type HistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // an address, a container ID (of one of 64 digits, 12 will do) or a name
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *HistoryRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type HistoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Episodes      []*Episode             `protobuf:"bytes,1,rep,name=episodes,proto3" json:"episodes,omitempty"`
+	Damage        []string               `protobuf:"bytes,2,rep,name=damage,proto3" json:"damage,omitempty"` // what of the ledger could not be read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *HistoryResponse) GetEpisodes() []*Episode {
+	if x != nil {
+		return x.Episodes
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetDamage() []string {
+	if x != nil {
+		return x.Damage
+	}
+	return nil
+}
+
+// One attachment of a container's interface, as it was at the time. What the ledger does not know is absent.
+type Episode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Interface     string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Pool          string                 `protobuf:"bytes,5,opt,name=pool,proto3" json:"pool,omitempty"`
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	Aliases       []string               `protobuf:"bytes,7,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Leased        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=leased,proto3" json:"leased,omitempty"` // it got its addresses
+	From          *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`    // it was attached; absent: before the ledger begins, or never
+	To            *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=to,proto3" json:"to,omitempty"`        // it ended; of rebooted and replaced, at the latest
+	End           string                 `protobuf:"bytes,12,opt,name=end,proto3" json:"end,omitempty"`      // detached, released, refused, replaced, rebooted; empty: it has not
+	Error         string                 `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`  // of refused
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Episode) Reset() {
+	*x = Episode{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Episode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Episode) ProtoMessage() {}
+
+func (x *Episode) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Episode.ProtoReflect.Descriptor instead.
+func (*Episode) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *Episode) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Episode) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Episode) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Episode) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Episode) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Episode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Episode) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *Episode) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Episode) GetLeased() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Leased
+	}
+	return nil
+}
+
+func (x *Episode) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Episode) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Episode) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+func (x *Episode) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// The events for which all that is set holds.
+type EventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // as of a HistoryRequest
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	ContainerId   string                 `protobuf:"bytes,3,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Kinds         []string               `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"` // one of these
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
+	After         uint64                 `protobuf:"varint,8,opt,name=after,proto3" json:"after,omitempty"`    // numbers above this one
+	Last          uint32                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`      // the newest so many of these; 0: all
+	Follow        bool                   `protobuf:"varint,10,opt,name=follow,proto3" json:"follow,omitempty"` // and those to come
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *EventsRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type EventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         *LedgerEvent           `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Damage        []string               `protobuf:"bytes,2,rep,name=damage,proto3" json:"damage,omitempty"` // what of the ledger could not be read; at the end, without an event
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsResponse) Reset() {
+	*x = EventsResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsResponse) ProtoMessage() {}
+
+func (x *EventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
+func (*EventsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *EventsResponse) GetEvent() *LedgerEvent {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *EventsResponse) GetDamage() []string {
+	if x != nil {
+		return x.Damage
+	}
+	return nil
+}
+
+type LedgerEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // one more than that of the event recorded before
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	ContainerId   string                 `protobuf:"bytes,4,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Interface     string                 `protobuf:"bytes,5,opt,name=interface,proto3" json:"interface,omitempty"`
+	Owner         string                 `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Pool          string                 `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`
+	Name          string                 `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`
+	Aliases       []string               `protobuf:"bytes,10,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Prefix        string                 `protobuf:"bytes,12,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Peer          string                 `protobuf:"bytes,13,opt,name=peer,proto3" json:"peer,omitempty"`
+	Duration      *durationpb.Duration   `protobuf:"bytes,14,opt,name=duration,proto3" json:"duration,omitempty"`
+	Count         uint64                 `protobuf:"varint,15,opt,name=count,proto3" json:"count,omitempty"`
+	Error         string                 `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	Detail        string                 `protobuf:"bytes,17,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LedgerEvent) Reset() {
+	*x = LedgerEvent{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LedgerEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LedgerEvent) ProtoMessage() {}
+
+func (x *LedgerEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LedgerEvent.ProtoReflect.Descriptor instead.
+func (*LedgerEvent) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *LedgerEvent) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LedgerEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *LedgerEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *LedgerEvent) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *LedgerEvent) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *LedgerEvent) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *LedgerEvent) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *LedgerEvent) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *LedgerEvent) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type GetLedgerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLedgerRequest) Reset() {
+	*x = GetLedgerRequest{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLedgerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLedgerRequest) ProtoMessage() {}
+
+func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLedgerRequest.ProtoReflect.Descriptor instead.
+func (*GetLedgerRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{70}
+}
+
+type GetLedgerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           string                 `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	Events        uint64                 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"` // on disk
+	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`     // bytes on disk
+	Segments      uint32                 `protobuf:"varint,4,opt,name=segments,proto3" json:"segments,omitempty"`
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	Newest        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=newest,proto3" json:"newest,omitempty"`
+	Recorded      uint64                 `protobuf:"varint,7,opt,name=recorded,proto3" json:"recorded,omitempty"` // events since the agent started
+	Dropped       uint64                 `protobuf:"varint,8,opt,name=dropped,proto3" json:"dropped,omitempty"`   // of these, lost: the buffer was full
+	WriteErrors   uint64                 `protobuf:"varint,9,opt,name=write_errors,json=writeErrors,proto3" json:"write_errors,omitempty"`
+	Failing       string                 `protobuf:"bytes,10,opt,name=failing,proto3" json:"failing,omitempty"`                 // why nothing can be written at the moment; empty: it can
+	Buffered      uint64                 `protobuf:"varint,11,opt,name=buffered,proto3" json:"buffered,omitempty"`              // events that wait to be written
+	MaxSize       uint64                 `protobuf:"varint,12,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"` // bytes
+	MaxAge        *durationpb.Duration   `protobuf:"bytes,13,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLedgerResponse) Reset() {
+	*x = GetLedgerResponse{}
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLedgerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLedgerResponse) ProtoMessage() {}
+
+func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_v1_hostfabric_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLedgerResponse.ProtoReflect.Descriptor instead.
+func (*GetLedgerResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_v1_hostfabric_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *GetLedgerResponse) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *GetLedgerResponse) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetSegments() uint32 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *GetLedgerResponse) GetNewest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Newest
+	}
+	return nil
+}
+
+func (x *GetLedgerResponse) GetRecorded() uint64 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetWriteErrors() uint64 {
+	if x != nil {
+		return x.WriteErrors
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetFailing() string {
+	if x != nil {
+		return x.Failing
+	}
+	return ""
+}
+
+func (x *GetLedgerResponse) GetBuffered() uint64 {
+	if x != nil {
+		return x.Buffered
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetMaxSize() uint64 {
+	if x != nil {
+		return x.MaxSize
+	}
+	return 0
+}
+
+func (x *GetLedgerResponse) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
 var File_agent_api_v1_hostfabric_proto protoreflect.FileDescriptor
 
 const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
@@ -4493,7 +5255,84 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\tlisteners\x18\x02 \x03(\tR\tlisteners\x12\x14\n" +
 	"\x05names\x18\x03 \x01(\rR\x05names\x12\x1a\n" +
 	"\bforwards\x18\x04 \x01(\bR\bforwards\x12\x1c\n" +
-	"\tupstreams\x18\x05 \x03(\tR\tupstreams2\xee\r\n" +
+	"\tupstreams\x18\x05 \x03(\tR\tupstreams\"V\n" +
+	"\x0eHistoryRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"]\n" +
+	"\x0fHistoryResponse\x122\n" +
+	"\bepisodes\x18\x01 \x03(\v2\x16.hostfabric.v1.EpisodeR\bepisodes\x12\x16\n" +
+	"\x06damage\x18\x02 \x03(\tR\x06damage\"\xef\x03\n" +
+	"\aEpisode\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x12\n" +
+	"\x04pool\x18\x05 \x01(\tR\x04pool\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x18\n" +
+	"\aaliases\x18\a \x03(\tR\aaliases\x12:\n" +
+	"\x06labels\x18\b \x03(\v2\".hostfabric.v1.Episode.LabelsEntryR\x06labels\x122\n" +
+	"\x06leased\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06leased\x12.\n" +
+	"\x04from\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x10\n" +
+	"\x03end\x18\f \x01(\tR\x03end\x12\x14\n" +
+	"\x05error\x18\r \x01(\tR\x05error\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
+	"\rEventsRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
+	"\fcontainer_id\x18\x03 \x01(\tR\vcontainerId\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
+	"\x05kinds\x18\x05 \x03(\tR\x05kinds\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
+	"\x05after\x18\b \x01(\x04R\x05after\x12\x12\n" +
+	"\x04last\x18\t \x01(\rR\x04last\x12\x16\n" +
+	"\x06follow\x18\n" +
+	" \x01(\bR\x06follow\"Z\n" +
+	"\x0eEventsResponse\x120\n" +
+	"\x05event\x18\x01 \x01(\v2\x1a.hostfabric.v1.LedgerEventR\x05event\x12\x16\n" +
+	"\x06damage\x18\x02 \x03(\tR\x06damage\"\xc2\x04\n" +
+	"\vLedgerEvent\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12!\n" +
+	"\fcontainer_id\x18\x04 \x01(\tR\vcontainerId\x12\x1c\n" +
+	"\tinterface\x18\x05 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x1c\n" +
+	"\taddresses\x18\a \x03(\tR\taddresses\x12\x12\n" +
+	"\x04pool\x18\b \x01(\tR\x04pool\x12\x12\n" +
+	"\x04name\x18\t \x01(\tR\x04name\x12\x18\n" +
+	"\aaliases\x18\n" +
+	" \x03(\tR\aaliases\x12>\n" +
+	"\x06labels\x18\v \x03(\v2&.hostfabric.v1.LedgerEvent.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06prefix\x18\f \x01(\tR\x06prefix\x12\x12\n" +
+	"\x04peer\x18\r \x01(\tR\x04peer\x125\n" +
+	"\bduration\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
+	"\x05count\x18\x0f \x01(\x04R\x05count\x12\x14\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12\x16\n" +
+	"\x06detail\x18\x11 \x01(\tR\x06detail\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
+	"\x10GetLedgerRequest\"\xb3\x03\n" +
+	"\x11GetLedgerResponse\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\x12\x16\n" +
+	"\x06events\x18\x02 \x01(\x04R\x06events\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
+	"\bsegments\x18\x04 \x01(\rR\bsegments\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x122\n" +
+	"\x06newest\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06newest\x12\x1a\n" +
+	"\brecorded\x18\a \x01(\x04R\brecorded\x12\x18\n" +
+	"\adropped\x18\b \x01(\x04R\adropped\x12!\n" +
+	"\fwrite_errors\x18\t \x01(\x04R\vwriteErrors\x12\x18\n" +
+	"\afailing\x18\n" +
+	" \x01(\tR\afailing\x12\x1a\n" +
+	"\bbuffered\x18\v \x01(\x04R\bbuffered\x12\x19\n" +
+	"\bmax_size\x18\f \x01(\x04R\amaxSize\x122\n" +
+	"\amax_age\x18\r \x01(\v2\x19.google.protobuf.DurationR\x06maxAge2\xd1\x0f\n" +
 	"\n" +
 	"Hostfabric\x12E\n" +
 	"\x06Attach\x12\x1c.hostfabric.v1.AttachRequest\x1a\x1d.hostfabric.v1.AttachResponse\x12E\n" +
@@ -4521,7 +5360,10 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x05Drain\x12\x1b.hostfabric.v1.DrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
 	"\aUndrain\x12\x1d.hostfabric.v1.UndrainRequest\x1a\x1c.hostfabric.v1.DrainProgress0\x01\x12H\n" +
 	"\aExplain\x12\x1d.hostfabric.v1.ExplainRequest\x1a\x1e.hostfabric.v1.ExplainResponse\x12N\n" +
-	"\tResetPeer\x12\x1f.hostfabric.v1.ResetPeerRequest\x1a .hostfabric.v1.ResetPeerResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
+	"\tResetPeer\x12\x1f.hostfabric.v1.ResetPeerRequest\x1a .hostfabric.v1.ResetPeerResponse\x12H\n" +
+	"\aHistory\x12\x1d.hostfabric.v1.HistoryRequest\x1a\x1e.hostfabric.v1.HistoryResponse\x12G\n" +
+	"\x06Events\x12\x1c.hostfabric.v1.EventsRequest\x1a\x1d.hostfabric.v1.EventsResponse0\x01\x12N\n" +
+	"\tGetLedger\x12\x1f.hostfabric.v1.GetLedgerRequest\x1a .hostfabric.v1.GetLedgerResponseB5Z3github.com/hostfabric/hostfabric/agent/api/v1;apiv1b\x06proto3"
 
 var (
 	file_agent_api_v1_hostfabric_proto_rawDescOnce sync.Once
@@ -4535,7 +5377,7 @@ func file_agent_api_v1_hostfabric_proto_rawDescGZIP() []byte {
 	return file_agent_api_v1_hostfabric_proto_rawDescData
 }
 
-var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_agent_api_v1_hostfabric_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*Endpoint)(nil),               // 0: hostfabric.v1.Endpoint
 	(*AttachRequest)(nil),          // 1: hostfabric.v1.AttachRequest
@@ -4601,109 +5443,140 @@ var file_agent_api_v1_hostfabric_proto_goTypes = []any{
 	(*ResetPeerRequest)(nil),       // 61: hostfabric.v1.ResetPeerRequest
 	(*ResetPeerResponse)(nil),      // 62: hostfabric.v1.ResetPeerResponse
 	(*DNSStatus)(nil),              // 63: hostfabric.v1.DNSStatus
-	nil,                            // 64: hostfabric.v1.Endpoint.LabelsEntry
-	nil,                            // 65: hostfabric.v1.AttachRequest.LabelsEntry
-	nil,                            // 66: hostfabric.v1.ListEndpointsRequest.LabelsEntry
-	nil,                            // 67: hostfabric.v1.AcquireSandboxRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 68: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 69: google.protobuf.Duration
+	(*HistoryRequest)(nil),         // 64: hostfabric.v1.HistoryRequest
+	(*HistoryResponse)(nil),        // 65: hostfabric.v1.HistoryResponse
+	(*Episode)(nil),                // 66: hostfabric.v1.Episode
+	(*EventsRequest)(nil),          // 67: hostfabric.v1.EventsRequest
+	(*EventsResponse)(nil),         // 68: hostfabric.v1.EventsResponse
+	(*LedgerEvent)(nil),            // 69: hostfabric.v1.LedgerEvent
+	(*GetLedgerRequest)(nil),       // 70: hostfabric.v1.GetLedgerRequest
+	(*GetLedgerResponse)(nil),      // 71: hostfabric.v1.GetLedgerResponse
+	nil,                            // 72: hostfabric.v1.Endpoint.LabelsEntry
+	nil,                            // 73: hostfabric.v1.AttachRequest.LabelsEntry
+	nil,                            // 74: hostfabric.v1.ListEndpointsRequest.LabelsEntry
+	nil,                            // 75: hostfabric.v1.AcquireSandboxRequest.LabelsEntry
+	nil,                            // 76: hostfabric.v1.Episode.LabelsEntry
+	nil,                            // 77: hostfabric.v1.LedgerEvent.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 78: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 79: google.protobuf.Duration
 }
 var file_agent_api_v1_hostfabric_proto_depIdxs = []int32{
-	64, // 0: hostfabric.v1.Endpoint.labels:type_name -> hostfabric.v1.Endpoint.LabelsEntry
-	65, // 1: hostfabric.v1.AttachRequest.labels:type_name -> hostfabric.v1.AttachRequest.LabelsEntry
+	72, // 0: hostfabric.v1.Endpoint.labels:type_name -> hostfabric.v1.Endpoint.LabelsEntry
+	73, // 1: hostfabric.v1.AttachRequest.labels:type_name -> hostfabric.v1.AttachRequest.LabelsEntry
 	0,  // 2: hostfabric.v1.AttachResponse.endpoint:type_name -> hostfabric.v1.Endpoint
 	0,  // 3: hostfabric.v1.CheckResponse.endpoint:type_name -> hostfabric.v1.Endpoint
 	9,  // 4: hostfabric.v1.CollectRequest.valid:type_name -> hostfabric.v1.AttachmentList
 	7,  // 5: hostfabric.v1.AttachmentList.attachments:type_name -> hostfabric.v1.Attachment
 	7,  // 6: hostfabric.v1.CollectResponse.detached:type_name -> hostfabric.v1.Attachment
-	66, // 7: hostfabric.v1.ListEndpointsRequest.labels:type_name -> hostfabric.v1.ListEndpointsRequest.LabelsEntry
+	74, // 7: hostfabric.v1.ListEndpointsRequest.labels:type_name -> hostfabric.v1.ListEndpointsRequest.LabelsEntry
 	0,  // 8: hostfabric.v1.ListEndpointsResponse.endpoints:type_name -> hostfabric.v1.Endpoint
-	67, // 9: hostfabric.v1.AcquireSandboxRequest.labels:type_name -> hostfabric.v1.AcquireSandboxRequest.LabelsEntry
+	75, // 9: hostfabric.v1.AcquireSandboxRequest.labels:type_name -> hostfabric.v1.AcquireSandboxRequest.LabelsEntry
 	19, // 10: hostfabric.v1.AcquireSandboxResponse.sandbox:type_name -> hostfabric.v1.Sandbox
 	19, // 11: hostfabric.v1.ListSandboxesResponse.sandboxes:type_name -> hostfabric.v1.Sandbox
-	68, // 12: hostfabric.v1.Sandbox.since:type_name -> google.protobuf.Timestamp
+	78, // 12: hostfabric.v1.Sandbox.since:type_name -> google.protobuf.Timestamp
 	0,  // 13: hostfabric.v1.Sandbox.endpoint:type_name -> hostfabric.v1.Endpoint
-	68, // 14: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	78, // 14: hostfabric.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	23, // 15: hostfabric.v1.GetStatusResponse.speaker:type_name -> hostfabric.v1.SpeakerStatus
 	22, // 16: hostfabric.v1.GetStatusResponse.bfd:type_name -> hostfabric.v1.BFDProcess
 	63, // 17: hostfabric.v1.GetStatusResponse.dns:type_name -> hostfabric.v1.DNSStatus
-	68, // 18: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
+	78, // 18: hostfabric.v1.SpeakerStatus.since:type_name -> google.protobuf.Timestamp
 	26, // 19: hostfabric.v1.ListPeersResponse.peers:type_name -> hostfabric.v1.Peer
-	69, // 20: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
+	79, // 20: hostfabric.v1.Peer.uptime:type_name -> google.protobuf.Duration
 	27, // 21: hostfabric.v1.Peer.bfd:type_name -> hostfabric.v1.BFDSession
 	28, // 22: hostfabric.v1.Peer.refused_counts:type_name -> hostfabric.v1.RefusedCount
 	29, // 23: hostfabric.v1.Peer.refusals:type_name -> hostfabric.v1.Refusal
-	68, // 24: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
-	69, // 25: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
-	69, // 26: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
+	78, // 24: hostfabric.v1.BFDSession.since:type_name -> google.protobuf.Timestamp
+	79, // 25: hostfabric.v1.BFDSession.interval:type_name -> google.protobuf.Duration
+	79, // 26: hostfabric.v1.BFDSession.detection_time:type_name -> google.protobuf.Duration
 	33, // 27: hostfabric.v1.ListBlocksResponse.blocks:type_name -> hostfabric.v1.Block
 	32, // 28: hostfabric.v1.ListBlocksResponse.budgets:type_name -> hostfabric.v1.Budget
 	38, // 29: hostfabric.v1.ListClaimsResponse.claims:type_name -> hostfabric.v1.Claim
-	68, // 30: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
+	78, // 30: hostfabric.v1.Claim.claimed:type_name -> google.protobuf.Timestamp
 	38, // 31: hostfabric.v1.ReleaseHostResponse.released:type_name -> hostfabric.v1.Claim
-	69, // 32: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
-	69, // 33: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
+	79, // 32: hostfabric.v1.ListLeasesRequest.min_age:type_name -> google.protobuf.Duration
+	79, // 33: hostfabric.v1.ListLeasesRequest.max_age:type_name -> google.protobuf.Duration
 	43, // 34: hostfabric.v1.ListLeasesResponse.leases:type_name -> hostfabric.v1.Lease
-	68, // 35: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
+	78, // 35: hostfabric.v1.Lease.allocated:type_name -> google.protobuf.Timestamp
 	46, // 36: hostfabric.v1.ListRoutesResponse.routes:type_name -> hostfabric.v1.Route
 	47, // 37: hostfabric.v1.Route.next_hops:type_name -> hostfabric.v1.NextHop
 	52, // 38: hostfabric.v1.PlanResponse.effects:type_name -> hostfabric.v1.Effects
 	52, // 39: hostfabric.v1.ReloadResponse.effects:type_name -> hostfabric.v1.Effects
 	53, // 40: hostfabric.v1.Effects.changes:type_name -> hostfabric.v1.ConfigChange
 	54, // 41: hostfabric.v1.Effects.sessions:type_name -> hostfabric.v1.SessionChange
-	69, // 42: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
-	68, // 43: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
-	68, // 44: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
+	79, // 42: hostfabric.v1.DrainRequest.deadline:type_name -> google.protobuf.Duration
+	78, // 43: hostfabric.v1.DrainProgress.since:type_name -> google.protobuf.Timestamp
+	78, // 44: hostfabric.v1.DrainProgress.deadline:type_name -> google.protobuf.Timestamp
 	60, // 45: hostfabric.v1.ExplainResponse.steps:type_name -> hostfabric.v1.ExplainStep
-	1,  // 46: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
-	3,  // 47: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
-	5,  // 48: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
-	8,  // 49: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
-	11, // 50: hostfabric.v1.Hostfabric.ListEndpoints:input_type -> hostfabric.v1.ListEndpointsRequest
-	13, // 51: hostfabric.v1.Hostfabric.AcquireSandbox:input_type -> hostfabric.v1.AcquireSandboxRequest
-	15, // 52: hostfabric.v1.Hostfabric.ReleaseSandbox:input_type -> hostfabric.v1.ReleaseSandboxRequest
-	17, // 53: hostfabric.v1.Hostfabric.ListSandboxes:input_type -> hostfabric.v1.ListSandboxesRequest
-	20, // 54: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
-	24, // 55: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
-	30, // 56: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
-	41, // 57: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
-	44, // 58: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
-	34, // 59: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
-	36, // 60: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
-	39, // 61: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
-	48, // 62: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
-	50, // 63: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
-	55, // 64: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
-	56, // 65: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
-	58, // 66: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
-	61, // 67: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
-	2,  // 68: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
-	4,  // 69: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
-	6,  // 70: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
-	10, // 71: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
-	12, // 72: hostfabric.v1.Hostfabric.ListEndpoints:output_type -> hostfabric.v1.ListEndpointsResponse
-	14, // 73: hostfabric.v1.Hostfabric.AcquireSandbox:output_type -> hostfabric.v1.AcquireSandboxResponse
-	16, // 74: hostfabric.v1.Hostfabric.ReleaseSandbox:output_type -> hostfabric.v1.ReleaseSandboxResponse
-	18, // 75: hostfabric.v1.Hostfabric.ListSandboxes:output_type -> hostfabric.v1.ListSandboxesResponse
-	21, // 76: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
-	25, // 77: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
-	31, // 78: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
-	42, // 79: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
-	45, // 80: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
-	35, // 81: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
-	37, // 82: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
-	40, // 83: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
-	49, // 84: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
-	51, // 85: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
-	57, // 86: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
-	57, // 87: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
-	59, // 88: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
-	62, // 89: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
-	68, // [68:90] is the sub-list for method output_type
-	46, // [46:68] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	78, // 46: hostfabric.v1.HistoryRequest.at:type_name -> google.protobuf.Timestamp
+	66, // 47: hostfabric.v1.HistoryResponse.episodes:type_name -> hostfabric.v1.Episode
+	76, // 48: hostfabric.v1.Episode.labels:type_name -> hostfabric.v1.Episode.LabelsEntry
+	78, // 49: hostfabric.v1.Episode.leased:type_name -> google.protobuf.Timestamp
+	78, // 50: hostfabric.v1.Episode.from:type_name -> google.protobuf.Timestamp
+	78, // 51: hostfabric.v1.Episode.to:type_name -> google.protobuf.Timestamp
+	78, // 52: hostfabric.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 53: hostfabric.v1.EventsRequest.until:type_name -> google.protobuf.Timestamp
+	69, // 54: hostfabric.v1.EventsResponse.event:type_name -> hostfabric.v1.LedgerEvent
+	78, // 55: hostfabric.v1.LedgerEvent.time:type_name -> google.protobuf.Timestamp
+	77, // 56: hostfabric.v1.LedgerEvent.labels:type_name -> hostfabric.v1.LedgerEvent.LabelsEntry
+	79, // 57: hostfabric.v1.LedgerEvent.duration:type_name -> google.protobuf.Duration
+	78, // 58: hostfabric.v1.GetLedgerResponse.oldest:type_name -> google.protobuf.Timestamp
+	78, // 59: hostfabric.v1.GetLedgerResponse.newest:type_name -> google.protobuf.Timestamp
+	79, // 60: hostfabric.v1.GetLedgerResponse.max_age:type_name -> google.protobuf.Duration
+	1,  // 61: hostfabric.v1.Hostfabric.Attach:input_type -> hostfabric.v1.AttachRequest
+	3,  // 62: hostfabric.v1.Hostfabric.Detach:input_type -> hostfabric.v1.DetachRequest
+	5,  // 63: hostfabric.v1.Hostfabric.Check:input_type -> hostfabric.v1.CheckRequest
+	8,  // 64: hostfabric.v1.Hostfabric.Collect:input_type -> hostfabric.v1.CollectRequest
+	11, // 65: hostfabric.v1.Hostfabric.ListEndpoints:input_type -> hostfabric.v1.ListEndpointsRequest
+	13, // 66: hostfabric.v1.Hostfabric.AcquireSandbox:input_type -> hostfabric.v1.AcquireSandboxRequest
+	15, // 67: hostfabric.v1.Hostfabric.ReleaseSandbox:input_type -> hostfabric.v1.ReleaseSandboxRequest
+	17, // 68: hostfabric.v1.Hostfabric.ListSandboxes:input_type -> hostfabric.v1.ListSandboxesRequest
+	20, // 69: hostfabric.v1.Hostfabric.GetStatus:input_type -> hostfabric.v1.GetStatusRequest
+	24, // 70: hostfabric.v1.Hostfabric.ListPeers:input_type -> hostfabric.v1.ListPeersRequest
+	30, // 71: hostfabric.v1.Hostfabric.ListBlocks:input_type -> hostfabric.v1.ListBlocksRequest
+	41, // 72: hostfabric.v1.Hostfabric.ListLeases:input_type -> hostfabric.v1.ListLeasesRequest
+	44, // 73: hostfabric.v1.Hostfabric.ListRoutes:input_type -> hostfabric.v1.ListRoutesRequest
+	34, // 74: hostfabric.v1.Hostfabric.ReleaseBlocks:input_type -> hostfabric.v1.ReleaseBlocksRequest
+	36, // 75: hostfabric.v1.Hostfabric.ListClaims:input_type -> hostfabric.v1.ListClaimsRequest
+	39, // 76: hostfabric.v1.Hostfabric.ReleaseHost:input_type -> hostfabric.v1.ReleaseHostRequest
+	48, // 77: hostfabric.v1.Hostfabric.Plan:input_type -> hostfabric.v1.PlanRequest
+	50, // 78: hostfabric.v1.Hostfabric.Reload:input_type -> hostfabric.v1.ReloadRequest
+	55, // 79: hostfabric.v1.Hostfabric.Drain:input_type -> hostfabric.v1.DrainRequest
+	56, // 80: hostfabric.v1.Hostfabric.Undrain:input_type -> hostfabric.v1.UndrainRequest
+	58, // 81: hostfabric.v1.Hostfabric.Explain:input_type -> hostfabric.v1.ExplainRequest
+	61, // 82: hostfabric.v1.Hostfabric.ResetPeer:input_type -> hostfabric.v1.ResetPeerRequest
+	64, // 83: hostfabric.v1.Hostfabric.History:input_type -> hostfabric.v1.HistoryRequest
+	67, // 84: hostfabric.v1.Hostfabric.Events:input_type -> hostfabric.v1.EventsRequest
+	70, // 85: hostfabric.v1.Hostfabric.GetLedger:input_type -> hostfabric.v1.GetLedgerRequest
+	2,  // 86: hostfabric.v1.Hostfabric.Attach:output_type -> hostfabric.v1.AttachResponse
+	4,  // 87: hostfabric.v1.Hostfabric.Detach:output_type -> hostfabric.v1.DetachResponse
+	6,  // 88: hostfabric.v1.Hostfabric.Check:output_type -> hostfabric.v1.CheckResponse
+	10, // 89: hostfabric.v1.Hostfabric.Collect:output_type -> hostfabric.v1.CollectResponse
+	12, // 90: hostfabric.v1.Hostfabric.ListEndpoints:output_type -> hostfabric.v1.ListEndpointsResponse
+	14, // 91: hostfabric.v1.Hostfabric.AcquireSandbox:output_type -> hostfabric.v1.AcquireSandboxResponse
+	16, // 92: hostfabric.v1.Hostfabric.ReleaseSandbox:output_type -> hostfabric.v1.ReleaseSandboxResponse
+	18, // 93: hostfabric.v1.Hostfabric.ListSandboxes:output_type -> hostfabric.v1.ListSandboxesResponse
+	21, // 94: hostfabric.v1.Hostfabric.GetStatus:output_type -> hostfabric.v1.GetStatusResponse
+	25, // 95: hostfabric.v1.Hostfabric.ListPeers:output_type -> hostfabric.v1.ListPeersResponse
+	31, // 96: hostfabric.v1.Hostfabric.ListBlocks:output_type -> hostfabric.v1.ListBlocksResponse
+	42, // 97: hostfabric.v1.Hostfabric.ListLeases:output_type -> hostfabric.v1.ListLeasesResponse
+	45, // 98: hostfabric.v1.Hostfabric.ListRoutes:output_type -> hostfabric.v1.ListRoutesResponse
+	35, // 99: hostfabric.v1.Hostfabric.ReleaseBlocks:output_type -> hostfabric.v1.ReleaseBlocksResponse
+	37, // 100: hostfabric.v1.Hostfabric.ListClaims:output_type -> hostfabric.v1.ListClaimsResponse
+	40, // 101: hostfabric.v1.Hostfabric.ReleaseHost:output_type -> hostfabric.v1.ReleaseHostResponse
+	49, // 102: hostfabric.v1.Hostfabric.Plan:output_type -> hostfabric.v1.PlanResponse
+	51, // 103: hostfabric.v1.Hostfabric.Reload:output_type -> hostfabric.v1.ReloadResponse
+	57, // 104: hostfabric.v1.Hostfabric.Drain:output_type -> hostfabric.v1.DrainProgress
+	57, // 105: hostfabric.v1.Hostfabric.Undrain:output_type -> hostfabric.v1.DrainProgress
+	59, // 106: hostfabric.v1.Hostfabric.Explain:output_type -> hostfabric.v1.ExplainResponse
+	62, // 107: hostfabric.v1.Hostfabric.ResetPeer:output_type -> hostfabric.v1.ResetPeerResponse
+	65, // 108: hostfabric.v1.Hostfabric.History:output_type -> hostfabric.v1.HistoryResponse
+	68, // 109: hostfabric.v1.Hostfabric.Events:output_type -> hostfabric.v1.EventsResponse
+	71, // 110: hostfabric.v1.Hostfabric.GetLedger:output_type -> hostfabric.v1.GetLedgerResponse
+	86, // [86:111] is the sub-list for method output_type
+	61, // [61:86] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_v1_hostfabric_proto_init() }
@@ -4717,7 +5590,7 @@ func file_agent_api_v1_hostfabric_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_v1_hostfabric_proto_rawDesc), len(file_agent_api_v1_hostfabric_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   68,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,9 @@ const (
 	Hostfabric_Undrain_FullMethodName        = "/hostfabric.v1.Hostfabric/Undrain"
 	Hostfabric_Explain_FullMethodName        = "/hostfabric.v1.Hostfabric/Explain"
 	Hostfabric_ResetPeer_FullMethodName      = "/hostfabric.v1.Hostfabric/ResetPeer"
+	Hostfabric_History_FullMethodName        = "/hostfabric.v1.Hostfabric/History"
+	Hostfabric_Events_FullMethodName         = "/hostfabric.v1.Hostfabric/Events"
+	Hostfabric_GetLedger_FullMethodName      = "/hostfabric.v1.Hostfabric/GetLedger"
 )
 
 // HostfabricClient is the client API for Hostfabric service.
@@ -90,6 +93,12 @@ type HostfabricClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// ResetPeer starts the session with a peer anew.
 	ResetPeer(ctx context.Context, in *ResetPeerRequest, opts ...grpc.CallOption) (*ResetPeerResponse, error)
+	// History says who, or what, an address, a container or a name was at a time.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
+	// Events sends what the ledger has, in the order in which it was recorded, and with follow what comes.
+	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
+	// GetLedger tells how the ledger does.
+	GetLedger(ctx context.Context, in *GetLedgerRequest, opts ...grpc.CallOption) (*GetLedgerResponse, error)
 }
 
 type hostfabricClient struct {
@@ -338,6 +347,45 @@ func (c *hostfabricClient) ResetPeer(ctx context.Context, in *ResetPeerRequest, 
 	return out, nil
 }
 
+func (c *hostfabricClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostfabricClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Hostfabric_ServiceDesc.Streams[2], Hostfabric_Events_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EventsRequest, EventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hostfabric_EventsClient = grpc.ServerStreamingClient[EventsResponse]
+
+func (c *hostfabricClient) GetLedger(ctx context.Context, in *GetLedgerRequest, opts ...grpc.CallOption) (*GetLedgerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLedgerResponse)
+	err := c.cc.Invoke(ctx, Hostfabric_GetLedger_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostfabricServer is the server API for Hostfabric service.
 // All implementations must embed UnimplementedHostfabricServer
 // for forward compatibility.
@@ -382,6 +430,12 @@ type HostfabricServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// ResetPeer starts the session with a peer anew.
 	ResetPeer(context.Context, *ResetPeerRequest) (*ResetPeerResponse, error)
+	// History says who, or what, an address, a container or a name was at a time.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
+	// Events sends what the ledger has, in the order in which it was recorded, and with follow what comes.
+	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
+	// GetLedger tells how the ledger does.
+	GetLedger(context.Context, *GetLedgerRequest) (*GetLedgerResponse, error)
 	mustEmbedUnimplementedHostfabricServer()
 }
 
@@ -457,6 +511,15 @@ func (UnimplementedHostfabricServer) Explain(context.Context, *ExplainRequest) (
 }
 func (UnimplementedHostfabricServer) ResetPeer(context.Context, *ResetPeerRequest) (*ResetPeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResetPeer not implemented")
+}
+func (UnimplementedHostfabricServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedHostfabricServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Events not implemented")
+}
+func (UnimplementedHostfabricServer) GetLedger(context.Context, *GetLedgerRequest) (*GetLedgerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLedger not implemented")
 }
 func (UnimplementedHostfabricServer) mustEmbedUnimplementedHostfabricServer() {}
 func (UnimplementedHostfabricServer) testEmbeddedByValue()                    {}
@@ -861,6 +924,53 @@ func _Hostfabric_ResetPeer_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Hostfabric_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Hostfabric_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(HostfabricServer).Events(m, &grpc.GenericServerStream[EventsRequest, EventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hostfabric_EventsServer = grpc.ServerStreamingServer[EventsResponse]
+
+func _Hostfabric_GetLedger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLedgerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostfabricServer).GetLedger(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hostfabric_GetLedger_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostfabricServer).GetLedger(ctx, req.(*GetLedgerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Hostfabric_ServiceDesc is the grpc.ServiceDesc for Hostfabric service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -948,6 +1058,14 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ResetPeer",
 			Handler:    _Hostfabric_ResetPeer_Handler,
 		},
+		{
+			MethodName: "History",
+			Handler:    _Hostfabric_History_Handler,
+		},
+		{
+			MethodName: "GetLedger",
+			Handler:    _Hostfabric_GetLedger_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -958,6 +1076,11 @@ var Hostfabric_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Undrain",
 			Handler:       _Hostfabric_Undrain_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Events",
+			Handler:       _Hostfabric_Events_Handler,
 			ServerStreams: true,
 		},
 	},
