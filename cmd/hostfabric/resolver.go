@@ -16,15 +16,15 @@ func containerDomain(cfg *config.Config) string {
 }
 
 // tellOfServers has containers told to ask at these addresses of the host.
-func (r *rooms) tellOfServers(host []netip.Addr) { r.noteWritten(r.notice.SetServers(host)) }
+func (r *rooms) tellOfServers(host []netip.Addr) { r.warnUnwritten(r.notice.SetServers(host)) }
 
 // tellOfZone has containers told where their names are.
 func (r *rooms) tellOfZone(cfg *config.Config) {
-	r.noteWritten(r.notice.SetZone(containerDomain(cfg), cfg.DNS.Zone))
+	r.warnUnwritten(r.notice.SetZone(containerDomain(cfg), cfg.DNS.Zone))
 }
 
-// noteWritten says that the file was not written. It costs its containers no more than that, and those whose runtime writes one nothing.
-func (r *rooms) noteWritten(err error) {
+// warnUnwritten says that the file was not written. It costs its containers no more than that, and those whose runtime writes one nothing.
+func (r *rooms) warnUnwritten(err error) {
 	if err != nil {
 		r.log.Error("containers are not told of the resolver", "err", err)
 	}
