@@ -99,6 +99,7 @@ func names(r *rig) {
 	domain := r.a.Host.Name + ".fabric.internal"
 	r.start(r.a, "net", "asks", "--network-alias", "asking", "--network-alias", "not.-a.name",
 		"--dns", r.a.Host.Blocks[0].Addr().String(), "--dns-search", domain)
+	defer r.do(r.a, "rm", "--force", "asks")
 	id := r.do(r.a, "inspect", "--format", "{{.Id}}", "asks")[:12]
 	r.eventually(func() error {
 		for _, ep := range r.endpoints(r.a) {
@@ -119,7 +120,6 @@ func names(r *rig) {
 			}
 		}
 	}
-	r.do(r.a, "rm", "--force", "asks")
 }
 
 func wishes(r *rig) {
