@@ -13,9 +13,11 @@ import (
 // describe gives the endpoints the names, aliases and labels of their containers, and tells whether some are still without.
 func (f *follower) describe(ctx context.Context) (nameless bool, err error) {
 	attached := f.attached()
-	maps.DeleteFunc(f.aliases, func(endpoint string, _ []string) bool {
-		return !slices.ContainsFunc(attached, func(ep agent.Endpoint) bool { return ep.ContainerID == endpoint })
-	})
+	still := make(map[string]bool, len(attached))
+	for _, ep := range attached {
+		still[ep.ContainerID] = true
+	}
+	maps.DeleteFunc(f.aliases, func(endpoint string, _ []string) bool { return !still[endpoint] })
 	if len(attached) == 0 {
 		return false, nil
 	}
