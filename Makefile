@@ -5,6 +5,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := build/bin
 TOOLS   := build/tools
 GOLANGCI_VERSION := v2.15.0
+COREDNS_VERSION  := v1.15.0
 
 export CGO_ENABLED ?= 0
 
@@ -29,8 +30,8 @@ test: deps lint build
 deps:
 	lab/deps.sh $(TOOLS)
 
-bench: deps build
-	$(BIN)/hostfabric-lab bench $(BENCH)
+bench: deps build $(TOOLS)/coredns-$(COREDNS_VERSION)
+	$(BIN)/hostfabric-lab bench --coredns $(TOOLS)/coredns-$(COREDNS_VERSION) $(BENCH)
 
 # The allocator killed at random moments, many times.
 crash:
@@ -72,6 +73,11 @@ lint: $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION):
 	GOBIN=$(CURDIR)/$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(TOOLS)/golangci-lint $@
+
+# Only the benchmarks need it: it takes longer to build than all of ours.
+$(TOOLS)/coredns-$(COREDNS_VERSION):
+	GOBIN=$(CURDIR)/$(TOOLS) GOFLAGS=-mod=mod go install github.com/coredns/coredns@$(COREDNS_VERSION)
+	mv $(TOOLS)/coredns $@
 
 # Needs protoc (apt-get install protobuf-compiler libprotobuf-dev); the plugins are pinned in go.mod.
 generate:

@@ -46,7 +46,7 @@ func (a *Agent) Attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 		if err != nil || done.HostInterface != "" {
 			return done, err
 		}
-		if req.undescribed() {
+		if req.Empty() {
 			req.Description = ep.Description
 		}
 		detail = "wired anew: its earlier link was gone"
@@ -171,7 +171,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 	}
 
 	ep := fromWired(req.Key, req.Owner, wired)
-	if !req.undescribed() {
+	if !req.Empty() {
 		ep.Description = req.clone()
 		if err := a.opts.Notes.Put(ep.HostInterface, ep.Description); err != nil {
 			return Endpoint{}, fmt.Errorf("attach %s: %w: %w", req.Key, ErrStorage, err)
@@ -186,7 +186,7 @@ func (a *Agent) attach(ctx context.Context, req AttachRequest) (_ Endpoint, err 
 func (a *Agent) recorded(ep Endpoint, wired endpoint.Endpoint, d Description) (Endpoint, error) {
 	now := fromWired(ep.Key, ep.Owner, wired)
 	now.Description = ep.Description
-	if d.undescribed() {
+	if d.Empty() {
 		return now, nil
 	}
 	if err := a.describe(ep, d); err != nil {

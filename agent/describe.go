@@ -39,7 +39,7 @@ func (noNotes) All() map[string]Description   { return nil }
 // them or somewhat longer.
 const (
 	maxName       = 128
-	maxAliases    = 32
+	MaxAliases    = 32
 	maxLabels     = 64
 	maxLabelKey   = 317
 	maxLabelValue = 1024
@@ -55,8 +55,8 @@ func (d Description) Validate() error {
 	if d.Name != "" {
 		errs = append(errs, validName("name", d.Name))
 	}
-	if len(d.Aliases) > maxAliases {
-		return fmt.Errorf("%w: %d aliases: want at most %d", ErrInvalid, len(d.Aliases), maxAliases)
+	if len(d.Aliases) > MaxAliases {
+		return fmt.Errorf("%w: %d aliases: want at most %d", ErrInvalid, len(d.Aliases), MaxAliases)
 	}
 	for _, alias := range d.Aliases {
 		errs = append(errs, validName("alias", alias))
@@ -114,7 +114,8 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-func (d Description) undescribed() bool {
+// Empty reports whether nothing is said.
+func (d Description) Empty() bool {
 	return d.Name == "" && len(d.Aliases) == 0 && len(d.Labels) == 0
 }
 
@@ -145,7 +146,7 @@ func (a *Agent) describe(ep Endpoint, d Description) error {
 	}
 	d = d.clone()
 	var err error
-	if d.undescribed() {
+	if d.Empty() {
 		err = a.opts.Notes.Delete(ep.HostInterface)
 	} else {
 		err = a.opts.Notes.Put(ep.HostInterface, d)
@@ -161,7 +162,7 @@ func (a *Agent) describe(ep Endpoint, d Description) error {
 
 // dropNote forgets what was said of an endpoint. A note that stays is dropped when the agent starts anew.
 func (a *Agent) dropNote(ep Endpoint) {
-	if ep.undescribed() {
+	if ep.Empty() {
 		return
 	}
 	if err := a.opts.Notes.Delete(ep.HostInterface); err != nil {

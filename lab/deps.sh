@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests and benchmarks drive: FRR, BIRD, gobgp, etcd, containerd, Docker and promtool from Debian, CNI's own tools from their modules.
+# Installs what the tests and benchmarks drive: FRR, BIRD, gobgp, etcd, containerd, Docker, dnsperf and promtool from Debian, CNI's own tools from their modules.
 # Usage: deps.sh DIRECTORY-FOR-GO-TOOLS. Does nothing where all is there already.
 set -euo pipefail
 tools=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -7,7 +7,8 @@ tools=$(mkdir -p "$1" && cd "$1" && pwd)
 declare -A package=(
   [/usr/lib/frr/bgpd]=frr [/usr/sbin/bird]=bird2 [/usr/bin/gobgp]=gobgpd
   [/usr/bin/systemd-analyze]=systemd [/usr/sbin/iptables]=iptables [/usr/sbin/nft]=nftables [/usr/bin/setpriv]=util-linux [/usr/bin/gcc]=gcc
-  [/usr/bin/etcd]=etcd-server [/usr/bin/etcdctl]=etcd-client [/usr/bin/promtool]=prometheus
+  [/usr/bin/dnsperf]=dnsperf [/usr/bin/taskset]=util-linux [/usr/bin/etcd]=etcd-server [/usr/bin/etcdctl]=etcd-client
+  [/usr/bin/promtool]=prometheus
   [/usr/sbin/dockerd]=docker.io [/usr/bin/containerd]=containerd [/usr/sbin/runc]=runc [/bin/busybox]=busybox-static
 )
 missing=()

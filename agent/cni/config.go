@@ -111,13 +111,16 @@ func incompatible(details string) error {
 
 // plugin is what the network config asks of us.
 type plugin struct {
+	Name          string // of the network
 	MTU           int
 	Pool          string
 	Family        ipam.Family
 	Labels        map[string]string
-	DNS           types.DNS // passed on in the result
+	DNS           types.DNS
 	RuntimeConfig struct {
 		IPs         []string          `json:"ips"`
+		Aliases     aliases           `json:"aliases"`
+		DNS         runtimeDNS        `json:"dns"`
 		Annotations map[string]string `json:"io.kubernetes.cri.pod-annotations"`
 	}
 	Args struct {
@@ -140,7 +143,7 @@ func (c config) plugin(spool relay.Spool) (plugin, error) {
 		key string
 		to  any
 	}{
-		{"mtu", &p.MTU}, {"pool", &p.Pool}, {"family", &p.Family}, {"labels", &p.Labels}, {"dns", &p.DNS},
+		{"name", &p.Name}, {"mtu", &p.MTU}, {"pool", &p.Pool}, {"family", &p.Family}, {"labels", &p.Labels}, {"dns", &p.DNS},
 		{"runtimeConfig", &p.RuntimeConfig}, {"args", &p.Args},
 	} {
 		if err := c.decode(k.key, k.to); err != nil {
@@ -198,8 +201,8 @@ func sameDir(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(ia, ib)
 }
 
-// ignorable capability arguments ask for nothing that is not seen to elsewhere. So does every one with a domain in its name.
-var ignorable = []string{"ips", "dns", "aliases", "cgroupPath"}
+// known capability arguments are seen to, or ask for nothing of ours, as every one does with a domain in its name.
+var knownCapabilities = []string{"ips", "dns", "aliases", "cgroupPath"}
 
 // unsupported refuses what the config asks for and we would not do.
 func (c config) unsupported() error {
@@ -220,7 +223,7 @@ func (c config) unsupported() error {
 		return err
 	}
 	for _, k := range slices.Sorted(maps.Keys(capabilities)) {
-		if !slices.Contains(ignorable, k) && !strings.Contains(k, ".") && !isNothing(capabilities[k]) {
+		if !slices.Contains(knownCapabilities, k) && !strings.Contains(k, ".") && !isNothing(capabilities[k]) {
 			return unsupported("runtimeConfig."+k, string(capabilities[k])+" (chain a plugin that does this)")
 		}
 	}

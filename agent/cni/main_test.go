@@ -221,6 +221,12 @@ func newHost(t *testing.T) host {
 // serve runs a front-end until stop or the test's end. What it logs is shown if the test fails.
 func (h host) serve(t *testing.T, f *fabric) (stop func()) {
 	t.Helper()
+	return h.serveWith(t, cni.Options{Endpoints: f})
+}
+
+// serveWith is serve with options; those of the host are set here.
+func (h host) serveWith(t *testing.T, o cni.Options) (stop func()) {
+	t.Helper()
 	l, err := net.Listen("unix", h.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -229,10 +235,9 @@ func (h host) serve(t *testing.T, f *fabric) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- cni.Serve(ctx, l, cni.Options{
-			Endpoints: f, Spool: h.spool, Drain: 10 * time.Millisecond,
-			Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		})
+		o.Spool, o.Drain = h.spool, 10*time.Millisecond
+		o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		done <- cni.Serve(ctx, l, o)
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

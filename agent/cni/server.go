@@ -17,6 +17,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent"
 	"github.com/hostfabric/hostfabric/agent/cni/relay"
 	"github.com/hostfabric/hostfabric/agent/keylock"
+	"github.com/hostfabric/hostfabric/agent/resolver"
 )
 
 // Endpoints is what the front-end needs of the agent.
@@ -37,9 +38,10 @@ type Endpoints interface {
 // Options of Serve.
 type Options struct {
 	Endpoints Endpoints
-	Spool     string        // default relay.DefaultSpool; must be the network configs' own
-	Log       *slog.Logger  // default discards
-	Drain     time.Duration // how often to look for spooled DELs; default 2 s
+	Resolver  func() resolver.Resolver // of the containers whose networks name none; nil: there is none
+	Spool     string                   // default relay.DefaultSpool; must be the network configs' own
+	Log       *slog.Logger             // default discards
+	Drain     time.Duration            // how often to look for spooled DELs; default 2 s
 }
 
 const (
@@ -51,6 +53,7 @@ const (
 
 type server struct {
 	endpoints Endpoints
+	resolver  func() resolver.Resolver
 	spool     relay.Spool
 	locks     keylock.Locks[agent.Key]
 	log       *slog.Logger
@@ -68,13 +71,16 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Resolver == nil {
+		o.Resolver = func() resolver.Resolver { return resolver.Resolver{} }
+	}
 	if o.Drain <= 0 {
 		o.Drain = defaultDrain
 	}
 	if err := os.MkdirAll(o.Spool, 0o700); err != nil {
 		return fmt.Errorf("cni: create the spool: %w", err)
 	}
-	s := &server{endpoints: o.Endpoints, spool: relay.Spool(o.Spool), log: o.Log}
+	s := &server{endpoints: o.Endpoints, resolver: o.Resolver, spool: relay.Spool(o.Spool), log: o.Log}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { l.Close() })

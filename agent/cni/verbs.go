@@ -76,7 +76,7 @@ func (s *server) add(ctx context.Context, req *relay.Request, conf config) ([]by
 	if err != nil {
 		return nil, problem(err)
 	}
-	return encodeResult(conf.version, merge(prev, endpointResult(ep, req.Netns, p.DNS)))
+	return encodeResult(conf.version, merge(prev, endpointResult(ep, req.Netns, p.dns(s.resolver().For(ep.Addresses)))))
 }
 
 // attach waits for an agent that is not ready as the shim waits for one that is not there.

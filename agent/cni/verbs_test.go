@@ -4,13 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/hostfabric/hostfabric/agent"
+	"github.com/hostfabric/hostfabric/agent/cni"
+	"github.com/hostfabric/hostfabric/agent/resolver"
 )
 
 func TestVersion(t *testing.T) {
@@ -98,12 +102,52 @@ func decode(t *testing.T, text string) map[string]any {
 	return m
 }
 
-func TestDNSOfTheConfigIsPassedOn(t *testing.T) {
+// TestResolversOfTheResult: who says anything of them says it all.
+func TestResolversOfTheResult(t *testing.T) {
 	h := newHost(t)
-	h.serve(t, newFabric())
-	r := shim(t, env("ADD", "c1"), h.conf(map[string]any{"dns": map[string]any{"nameservers": []string{"10.0.0.1"}}}))
-	if got := decode(t, r.stdout)["dns"]; !cmp.Equal(got, map[string]any{"nameservers": []any{"10.0.0.1"}}) {
-		t.Errorf("dns: %v", got)
+	f := newFabric()
+	var own atomic.Pointer[resolver.Resolver]
+	h.serveWith(t, cni.Options{Endpoints: f, Resolver: func() resolver.Resolver { return *own.Load() }})
+	conf := map[string]any{"nameservers": []string{"10.0.0.1"}}
+	runtime := map[string]any{"dns": map[string]any{"servers": []string{"10.0.0.2"}, "searches": []string{"pod"}, "options": []string{"ndots:5"}}}
+	zones := []any{"r1h1.fabric.internal", "fabric.internal"}
+	ours := resolver.New(addrs("10.64.0.0", "fd00:64::"), "r1h1.fabric.internal", "fabric.internal")
+	for name, c := range map[string]struct {
+		own     resolver.Resolver
+		changes map[string]any
+		want    any
+	}{
+		"nobody":         {want: nil},
+		"network config": {changes: map[string]any{"dns": conf}, want: map[string]any{"nameservers": []any{"10.0.0.1"}}},
+		"agent": {own: ours, want: map[string]any{
+			"nameservers": []any{"10.64.0.0", "fd00:64::"}, "domain": "r1h1.fabric.internal", "search": zones}},
+		"agent, for IPv6 only": {own: ours, changes: map[string]any{"family": "ipv6"}, want: map[string]any{
+			"nameservers": []any{"fd00:64::"}, "domain": "r1h1.fabric.internal", "search": zones}},
+		"agent out of reach":       {own: resolver.New(addrs("fd00:64::"), "h.z", "z"), changes: map[string]any{"family": "ipv4"}, want: nil},
+		"network config and agent": {own: ours, changes: map[string]any{"dns": conf}, want: map[string]any{"nameservers": []any{"10.0.0.1"}}},
+		"config of a domain only":  {own: ours, changes: map[string]any{"dns": map[string]any{"domain": "x"}}, want: map[string]any{"domain": "x"}},
+		"runtime, config and agent": {own: ours, changes: map[string]any{"dns": conf, "runtimeConfig": runtime}, want: map[string]any{
+			"nameservers": []any{"10.0.0.2"}, "search": []any{"pod"}, "options": []any{"ndots:5"}}},
+		"a runtime without a word": {own: ours, changes: map[string]any{"dns": conf, "runtimeConfig": map[string]any{"dns": map[string]any{"servers": []string{}}}},
+			want: map[string]any{"nameservers": []any{"10.0.0.1"}}},
+	} {
+		own.Store(&c.own)
+		for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+			conf := map[string]any{"cniVersion": version}
+			maps.Copy(conf, c.changes)
+			r := shim(t, env("ADD", "c1"), h.conf(conf))
+			r.wantOK(t)
+			if diff := cmp.Diff(c.want, decode(t, r.stdout)["dns"]); diff != "" {
+				t.Errorf("%s, version %s: %s", name, version, diff)
+			}
+			if version != "0.3.1" { // CHECK came with 0.4.0; the resolver may be another one by then
+				own.Store(&resolver.Resolver{})
+				conf["prevResult"] = json.RawMessage(r.stdout)
+				shim(t, env("CHECK", "c1"), h.conf(conf)).wantOK(t)
+				own.Store(&c.own)
+			}
+			shim(t, env("DEL", "c1"), h.conf(nil)).wantOK(t)
+		}
 	}
 }
 

@@ -37,6 +37,13 @@ var annotations = map[string]func(r *agent.AttachRequest, value string) error{
 		}
 		return validateMTU(r.MTU)
 	},
+	"aliases": func(r *agent.AttachRequest, value string) error {
+		r.Aliases = nil
+		for alias := range strings.SplitSeq(value, ",") {
+			r.Aliases = append(r.Aliases, strings.TrimSpace(alias))
+		}
+		return agent.Description{Aliases: r.Aliases}.Validate()
+	},
 	"name": func(r *agent.AttachRequest, value string) error {
 		r.Name = value
 		return agent.Description{Name: value}.Validate()
@@ -68,6 +75,10 @@ func (p plugin) request(cniArgs string) (agent.AttachRequest, error) {
 	}
 	if r.Addresses, err = p.addresses(args); err != nil {
 		return r, err
+	}
+	r.Aliases = p.RuntimeConfig.Aliases.of(p.Name)
+	if err := (agent.Description{Aliases: r.Aliases}).Validate(); err != nil {
+		return r, configError("runtimeConfig.aliases", err.Error())
 	}
 	pod := agent.Description{Name: args["K8S_POD_NAME"]}
 	if pod.Validate() == nil { // a longer one is a label only

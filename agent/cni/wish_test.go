@@ -51,20 +51,26 @@ func TestAddPassesOnWhatIsAsked(t *testing.T) {
 		"annotations": {
 			conf: map[string]any{"runtimeConfig": map[string]any{"io.kubernetes.cri.pod-annotations": map[string]string{
 				"hostfabric.io/pool": "web", "hostfabric.io/addresses": "10.64.0.9, fd00::9", "hostfabric.io/mtu": "1400", "hostfabric.io/family": "dual",
-				"hostfabric.io/name": "front", "hostfabric.io/labels": "app=shop, tier=front", "example.com/pool": "other", "kubernetes.io/config.seen": "x"}}},
+				"hostfabric.io/name": "front", "hostfabric.io/aliases": "www, shop.front", "hostfabric.io/labels": "app=shop, tier=front", "example.com/pool": "other", "kubernetes.io/config.seen": "x"}}},
 			want: agent.AttachRequest{Pool: "web", Addresses: addrs("10.64.0.9", "fd00::9"), MTU: 1400,
-				Description: agent.Description{Name: "front", Labels: map[string]string{"app": "shop", "tier": "front"}}}},
+				Description: agent.Description{Name: "front", Aliases: []string{"www", "shop.front"}, Labels: map[string]string{"app": "shop", "tier": "front"}}}},
 		"annotations before all else": {
 			conf: map[string]any{
 				"pool": "gold", "mtu": 9000, "family": "ipv4", "labels": map[string]string{"app": "net", "team": "net", "io.kubernetes.pod.name": "net"},
 				"args": map[string]any{"cni": map[string]any{"labels": []map[string]string{{"key": "app", "value": "args"}, {"key": "more", "value": "args"}}}},
-				"runtimeConfig": map[string]any{"ips": []string{"10.64.0.8"}, "io.kubernetes.cri.pod-annotations": map[string]string{
+				"runtimeConfig": map[string]any{"ips": []string{"10.64.0.8"}, "aliases": []string{"mine"}, "io.kubernetes.cri.pod-annotations": map[string]string{
 					"hostfabric.io/pool": "web", "hostfabric.io/addresses": "fd00::9", "hostfabric.io/mtu": "0", "hostfabric.io/family": "ipv6",
-					"hostfabric.io/name": "front", "hostfabric.io/labels": "app=shop,io.kubernetes.pod.uid=u2"}}},
+					"hostfabric.io/name": "front", "hostfabric.io/aliases": "www", "hostfabric.io/labels": "app=shop,io.kubernetes.pod.uid=u2"}}},
 			args: "IP=10.64.0.7;K8S_POD_NAME=p1;K8S_POD_NAMESPACE=default;K8S_POD_UID=u1",
 			want: agent.AttachRequest{Pool: "web", Addresses: addrs("fd00::9"), Family: ipam.OnlyIPv6, Description: agent.Description{
-				Name: "front", Labels: map[string]string{"app": "shop", "team": "net", "more": "args",
+				Name: "front", Aliases: []string{"www"}, Labels: map[string]string{"app": "shop", "team": "net", "more": "args",
 					"io.kubernetes.pod.name": "p1", "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.uid": "u1"}}}},
+		"aliases of the capability": {
+			conf: map[string]any{"capabilities": map[string]any{"aliases": true}, "runtimeConfig": map[string]any{"aliases": []string{"db", "db.main"}}},
+			want: agent.AttachRequest{Description: agent.Description{Aliases: []string{"db", "db.main"}}}},
+		"aliases by network, as Podman's": {
+			conf: map[string]any{"runtimeConfig": map[string]any{"aliases": map[string][]string{"fabric": {"db"}, "other": {"x"}}}},
+			want: agent.AttachRequest{Description: agent.Description{Aliases: []string{"db"}}}},
 		"CNI_ARGS IP":   {args: "IP=10.64.0.9", want: agent.AttachRequest{Addresses: addrs("10.64.0.9")}},
 		"both families": {args: "IP=10.64.0.9/24, fd00::9", want: agent.AttachRequest{Addresses: addrs("10.64.0.9", "fd00::9")}},
 		"args.cni.ips before IP": {
@@ -106,6 +112,7 @@ func TestAnnotationErrors(t *testing.T) {
 		"family":    {"ipx", "ipx"},
 		"mtu":       {"-1", "-1"},
 		"name":      {"a b", "a b"},
+		"aliases":   {"a,b c", "b c"},
 		"labels":    {"app", `"app"`},
 	} {
 		conf := map[string]any{"runtimeConfig": map[string]any{"io.kubernetes.cri.pod-annotations": map[string]string{"hostfabric.io/" + key: c.value}}}

@@ -221,6 +221,9 @@ func (c *Config) ImportRules() []ImportRule {
 // EndpointNotes keep what is said of endpoints.
 func (c *Config) EndpointNotes() string { return filepath.Join(c.RunDir, "endpoints.jsonl") }
 
+// ResolvConf is what containers are given to mount where nobody else writes it.
+func (c *Config) ResolvConf() string { return filepath.Join(c.RunDir, "resolv.conf") }
+
 // SandboxDir is the directory of the network namespaces that are made ahead of time.
 func (c *Config) SandboxDir() string { return filepath.Join(c.RunDir, "sandboxes") }
 

@@ -34,6 +34,10 @@ func (s *Server) datagram(ctx context.Context, raw []byte, from netip.AddrPort, 
 	if !ok {
 		return
 	}
+	if reply, ok := s.quick(raw, c, out); ok {
+		send(reply)
+		return
+	}
 	q, done, ignore := s.accept(raw, c, false)
 	if ignore {
 		s.counters.ignored.Add(1)

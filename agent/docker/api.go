@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -63,9 +64,29 @@ type apiContainer struct {
 	ID              string `json:"Id"`
 	Names           []string
 	Labels          map[string]string
-	NetworkSettings struct {
-		Networks map[string]struct{ EndpointID string }
+	NetworkSettings struct{ Networks map[string]apiEndpoint }
+}
+
+// apiEndpoint is a container's in one network. The list of containers leaves its names out.
+type apiEndpoint struct {
+	EndpointID string
+	Aliases    []string
+	DNSNames   []string // since API 1.44, which has the short ID here and no longer among the aliases
+}
+
+// names returns what a container is called in its networks, by endpoint.
+func (a *api) names(ctx context.Context, container string) (map[string][]string, error) {
+	var c struct {
+		NetworkSettings struct{ Networks map[string]apiEndpoint }
 	}
+	if err := a.get(ctx, "/containers/"+url.PathEscape(container)+"/json", &c); err != nil {
+		return nil, err
+	}
+	names := make(map[string][]string)
+	for _, ep := range c.NetworkSettings.Networks {
+		names[ep.EndpointID] = slices.Concat(ep.Aliases, ep.DNSNames)
+	}
+	return names, nil
 }
 
 func (a *api) containers(ctx context.Context) (all []apiContainer, err error) {

@@ -3,7 +3,6 @@ package docker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -144,11 +143,11 @@ func (f *fakeAgent) Describe(_ context.Context, key agent.Key, d agent.Descripti
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ep, ok := f.endpoints[key]
-	switch {
-	case !ok:
+	if !ok {
 		return agent.ErrNotFound
-	case len(d.Labels) > 3 || d.Name == "bad.":
-		return errors.Join(agent.ErrInvalid)
+	}
+	if err := d.Validate(); err != nil {
+		return err
 	}
 	f.described++
 	ep.Description = d

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -33,15 +32,16 @@ type follower struct {
 	log   *slog.Logger
 
 	// Of run's goroutine.
-	missing map[string]bool // networks and endpoints that Docker did not know at the last look
-	warned  map[string]bool // networks that somebody was told of
-	away    bool            // Docker did not answer when it was last asked
+	aliases map[string][]string // by endpoint; Docker is asked once for each
+	missing map[string]bool     // networks and endpoints that Docker did not know at the last look
+	warned  map[string]bool     // networks that somebody was told of
+	away    bool                // Docker did not answer when it was last asked
 }
 
 func newFollower(s *server, o Options) *follower {
 	return &follower{
 		s: s, api: newAPI(o.API), ready: o.Ready, every: o.Look, woken: make(chan struct{}, 1), log: o.Log,
-		missing: make(map[string]bool), warned: make(map[string]bool),
+		aliases: make(map[string][]string), missing: make(map[string]bool), warned: make(map[string]bool),
 	}
 }
 
@@ -115,42 +115,6 @@ func networkOfOwner(owner string) string {
 	return id
 }
 
-// describe gives the endpoints the names and labels of their containers, and tells whether some are still without.
-func (f *follower) describe(ctx context.Context) (nameless bool, err error) {
-	attached := f.attached()
-	if len(attached) == 0 {
-		return false, nil
-	}
-	containers, err := f.api.containers(ctx)
-	if err != nil {
-		return false, err
-	}
-	of := byEndpoint(containers)
-	for _, ep := range attached {
-		c, known := of[ep.ContainerID]
-		if !known {
-			nameless = nameless || len(ep.Labels) == 0
-			continue
-		}
-		d := describe(c)
-		if ep.Name == d.Name && maps.Equal(ep.Labels, d.Labels) {
-			continue
-		}
-		err := f.s.endpoints.Describe(ctx, ep.Key, d)
-		if errors.Is(err, agent.ErrInvalid) { // more, or other, than fits: at least who it is
-			d = agent.Description{Name: d.Name, Labels: map[string]string{containerLabel: d.Labels[containerLabel]}}
-			if err = f.s.endpoints.Describe(ctx, ep.Key, d); errors.Is(err, agent.ErrInvalid) {
-				d.Name = ""
-				err = f.s.endpoints.Describe(ctx, ep.Key, d)
-			}
-		}
-		if err != nil && !errors.Is(err, agent.ErrNotFound) {
-			f.log.Warn("docker: container not named", "endpoint", ep.ContainerID, "err", err)
-		}
-	}
-	return nameless, nil
-}
-
 func byEndpoint(containers []apiContainer) map[string]apiContainer {
 	of := make(map[string]apiContainer)
 	for _, c := range containers {
@@ -159,21 +123,6 @@ func byEndpoint(containers []apiContainer) map[string]apiContainer {
 		}
 	}
 	return of
-}
-
-func describe(c apiContainer) agent.Description {
-	d := agent.Description{Labels: maps.Clone(c.Labels)}
-	if d.Labels == nil {
-		d.Labels = make(map[string]string)
-	}
-	d.Labels[containerLabel] = c.ID
-	for _, name := range c.Names {
-		name = strings.TrimPrefix(name, "/")
-		if !strings.Contains(name, "/") { // else it is one that a --link gave
-			d.Name = name
-		}
-	}
-	return d
 }
 
 // compare tidies up what Docker does not know of at two looks: networks without endpoints, and endpoints of networks that it

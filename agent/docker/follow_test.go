@@ -28,6 +28,7 @@ type fakeDocker struct {
 	networks   string            // JSON
 	endpoints  map[string]string // of networks: JSON
 	containers string            // JSON
+	inspected  map[string]string // JSON of containers, by ID
 	asked      map[string]int
 }
 
@@ -37,7 +38,7 @@ func newFakeDocker(t *testing.T) *fakeDocker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &fakeDocker{socket: filepath.Join(dir, "docker.sock"), networks: "[]", containers: "[]", endpoints: make(map[string]string), asked: make(map[string]int)}
+	d := &fakeDocker{socket: filepath.Join(dir, "docker.sock"), networks: "[]", containers: "[]", endpoints: make(map[string]string), inspected: make(map[string]string), asked: make(map[string]int)}
 	l, err := net.Listen("unix", d.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +62,10 @@ func (d *fakeDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = d.containers
 	case one:
 		answer = d.endpoints[id]
+	case strings.HasPrefix(r.URL.Path, "/containers/"):
+		if answer = d.inspected[strings.Split(r.URL.Path, "/")[2]]; answer == "" {
+			answer = "{}"
+		}
 	}
 	if answer == "" {
 		http.Error(w, `{"message":"not so"}`, http.StatusInternalServerError)
@@ -143,13 +148,44 @@ func TestNames(t *testing.T) {
 		d.containers = "[" + strings.Join([]string{
 			container(t, "id1", "web-1", "e1", map[string]string{"tier": "web"}),
 			container(t, "id2", "bad.", "e2", nil),
-			container(t, "id3", "many", "e3", map[string]string{"a": "1", "b": "2", "c": "3"}),
+			container(t, "id3", "many", "e3", map[string]string{"a": "line\nbreak"}),
 		}, ",") + "]"
 	})
 	a.says(t, web, agent.Description{Name: "web-1", Labels: map[string]string{"tier": "web", containerLabel: "id1"}})
 	a.says(t, odd, agent.Description{Labels: map[string]string{containerLabel: "id2"}})
 	a.says(t, many, agent.Description{Name: "many", Labels: map[string]string{containerLabel: "id3"}})
 	a.says(t, api, agent.Description{})
+}
+
+// TestAliases: they are the endpoint's own, in the forms of all versions, and those that cannot be are left out.
+func TestAliases(t *testing.T) {
+	a, d := newFakeAgent("10.96.0.0/24"), newFakeDocker(t)
+	old, recent, many := a.attached("n1", "e1", "10.96.0.1"), a.attached("n1", "e2", "10.96.0.2"), a.attached("n1", "e3", "10.96.0.3")
+	d.containers = "[" + strings.Join([]string{
+		container(t, "id1", "web-1", "e1", nil), container(t, "id2", "web-2", "e2", nil), container(t, "id3", "web-3", "e3", nil),
+	}, ",") + "]"
+	d.inspected["id1"] = `{"NetworkSettings":{"Networks":{"net":{"EndpointID":"e1","Aliases":["web","-no","www.shop","web","id1"]},"bridge":{"EndpointID":"another","Aliases":["x"]}}}}`
+	d.inspected["id2"] = "no answer"
+	var aliases []string
+	for i := range agent.MaxAliases + 8 {
+		aliases = append(aliases, fmt.Sprint("a", i))
+	}
+	d.inspected["id3"] = `{"NetworkSettings":{"Networks":{"net":{"EndpointID":"e3","Aliases":["` + strings.Join(aliases, `","`) + `"]}}}}`
+	follow(t, a, d, 60*time.Millisecond)
+	labels := func(id string) map[string]string { return map[string]string{containerLabel: id} }
+	a.says(t, old, agent.Description{Name: "web-1", Aliases: []string{"web", "www.shop", "id1"}, Labels: labels("id1")})
+	a.says(t, recent, agent.Description{Name: "web-2", Labels: labels("id2")})
+	a.says(t, many, agent.Description{Name: "web-3", Aliases: aliases[:agent.MaxAliases], Labels: labels("id3")})
+	d.set(func(d *fakeDocker) {
+		d.inspected["id2"] = `{"NetworkSettings":{"Networks":{"net":{"EndpointID":"e2","Aliases":["web"],"DNSNames":["web-2","web","id2"]}}}}`
+	})
+	a.says(t, recent, agent.Description{Name: "web-2", Aliases: []string{"web", "id2"}, Labels: labels("id2")})
+	d.looks(t, "/containers/json", 3)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.asked["/containers/id1/json"] != 1 {
+		t.Errorf("%d questions about one container", d.asked["/containers/id1/json"])
+	}
 }
 
 // TestRenamedContainer: what changes at Docker's is seen at the next look.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,8 +47,12 @@ func endpointWanted(r *apiv1.ListEndpointsRequest, ep agent.Endpoint) bool {
 		}
 	}
 	return (r.GetContainerId() == "" || r.GetContainerId() == ep.ContainerID) &&
-		(r.GetName() == "" || strings.EqualFold(r.GetName(), ep.Name)) &&
+		(r.GetName() == "" || isNamed(ep, r.GetName())) &&
 		(r.GetOwner() == "" || r.GetOwner() == ep.Owner)
+}
+
+func isNamed(ep agent.Endpoint, name string) bool {
+	return strings.EqualFold(name, ep.Name) || slices.ContainsFunc(ep.Aliases, func(alias string) bool { return strings.EqualFold(name, alias) })
 }
 
 // parseWithin reads an address, or a prefix that addresses are to be inside of. Empty is no prefix.

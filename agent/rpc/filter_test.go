@@ -60,6 +60,30 @@ func TestLeaseFilter(t *testing.T) {
 	}
 }
 
+func TestEndpointFilter(t *testing.T) {
+	ep := agent.Endpoint{
+		Key: agent.Key{ContainerID: "c1", Interface: "eth0"}, Owner: agent.OwnerAPI,
+		Description: agent.Description{Name: "web-1", Aliases: []string{"web", "www.Shop"}, Labels: map[string]string{"app": "shop"}},
+	}
+	for name, tt := range map[string]struct {
+		req  *apiv1.ListEndpointsRequest
+		want bool
+	}{
+		"all":          {&apiv1.ListEndpointsRequest{}, true},
+		"name":         {&apiv1.ListEndpointsRequest{Name: "WEB-1"}, true},
+		"alias":        {&apiv1.ListEndpointsRequest{Name: "www.shop", Owner: "api"}, true},
+		"part of one":  {&apiv1.ListEndpointsRequest{Name: "we"}, false},
+		"other label":  {&apiv1.ListEndpointsRequest{Name: "web", Labels: map[string]string{"app": "db"}}, false},
+		"other's":      {&apiv1.ListEndpointsRequest{Name: "web", Owner: "cni/pods"}, false},
+		"container":    {&apiv1.ListEndpointsRequest{ContainerId: "c1"}, true},
+		"no container": {&apiv1.ListEndpointsRequest{ContainerId: "c2"}, false},
+	} {
+		if got := endpointWanted(tt.req, ep); got != tt.want {
+			t.Errorf("%s: wanted %t", name, got)
+		}
+	}
+}
+
 func TestLeaseFilterRefuses(t *testing.T) {
 	for _, req := range []*apiv1.ListLeasesRequest{
 		{Address: "10.64.0"}, {Address: "10.64.0.0/33"}, {Address: "web"}, {MinAge: durationpb.New(-time.Second)}, {MaxAge: durationpb.New(-1)},

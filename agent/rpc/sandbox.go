@@ -14,7 +14,7 @@ func (s *Server) AcquireSandbox(ctx context.Context, r *apiv1.AcquireSandboxRequ
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	return &apiv1.AcquireSandboxResponse{Sandbox: sandboxMessage(got)}, nil
+	return &apiv1.AcquireSandboxResponse{Sandbox: s.sandbox(got)}, nil
 }
 
 // ReleaseSandbox implements hostfabric.v1.
@@ -31,13 +31,13 @@ func (s *Server) ListSandboxes(context.Context, *apiv1.ListSandboxesRequest) (*a
 	status := s.sandboxes.Status()
 	resp := &apiv1.ListSandboxesResponse{Low: uint32(status.Low), High: uint32(status.High)}
 	for _, sb := range s.sandboxes.List() {
-		resp.Sandboxes = append(resp.Sandboxes, sandboxMessage(sb))
+		resp.Sandboxes = append(resp.Sandboxes, s.sandbox(sb))
 	}
 	return resp, nil
 }
 
-func sandboxMessage(s sandbox.Sandbox) *apiv1.Sandbox {
+func (s *Server) sandbox(sb sandbox.Sandbox) *apiv1.Sandbox {
 	return &apiv1.Sandbox{
-		Id: s.ID, State: string(s.State), Holder: s.Holder, Since: timestamp(s.Since), Endpoint: endpoint(s.Endpoint),
+		Id: sb.ID, State: string(sb.State), Holder: sb.Holder, Since: timestamp(sb.Since), Endpoint: endpoint(sb.Endpoint), ResolvConf: s.resolvConf(),
 	}
 }

@@ -27,17 +27,27 @@ import (
 // Server answers the API.
 type Server struct {
 	apiv1.UnimplementedHostfabricServer
-	agent     *agent.Agent
-	sandboxes *sandbox.Pool
-	ledger    Ledger          // nil: there is none
-	serving   context.Context // ends when no more is to be answered
+	agent      *agent.Agent
+	sandboxes  *sandbox.Pool
+	ledger     Ledger // nil: there is none
+	resolvConf func() string
+	serving    context.Context // ends when no more is to be answered
+}
+
+// Options are what is served.
+type Options struct {
+	Agent      *agent.Agent
+	Sandboxes  *sandbox.Pool
+	Ledger     Ledger        // nil: there is none
+	ResolvConf func() string // path of a resolv.conf for containers, or nothing
+	Log        *slog.Logger
 }
 
 // Serve answers on the listener until ctx ends, then lets running calls finish. Besides the API there is gRPC's standard health
-// service, which costs next to nothing to ask: SERVING means that the agent answers. A nil ledger is none.
-func Serve(ctx context.Context, l net.Listener, a *agent.Agent, sandboxes *sandbox.Pool, ledger Ledger, log *slog.Logger) error {
-	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(log)))
-	apiv1.RegisterHostfabricServer(s, &Server{agent: a, sandboxes: sandboxes, ledger: ledger, serving: ctx})
+// service, which costs next to nothing to ask: SERVING means that the agent answers.
+func Serve(ctx context.Context, l net.Listener, o Options) error {
+	s := grpc.NewServer(grpc.UnaryInterceptor(logFailures(o.Log)))
+	apiv1.RegisterHostfabricServer(s, &Server{agent: o.Agent, sandboxes: o.Sandboxes, ledger: o.Ledger, resolvConf: o.ResolvConf, serving: ctx})
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	stop := context.AfterFunc(ctx, s.GracefulStop)
 	defer stop()
@@ -71,7 +81,7 @@ func (s *Server) Attach(ctx context.Context, r *apiv1.AttachRequest) (*apiv1.Att
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	return &apiv1.AttachResponse{Endpoint: endpoint(ep)}, nil
+	return &apiv1.AttachResponse{Endpoint: endpoint(ep), ResolvConf: s.resolvConf()}, nil
 }
 
 // Detach implements hostfabric.v1.

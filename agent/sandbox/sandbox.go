@@ -221,7 +221,7 @@ func (p *Pool) Acquire(ctx context.Context, holder string, d agent.Description) 
 
 // describe sets what is said of a sandbox, if anything is.
 func (p *Pool) describe(ctx context.Context, s Sandbox, d agent.Description) (Sandbox, error) {
-	if d.Name == "" && len(d.Aliases) == 0 && len(d.Labels) == 0 {
+	if d.Empty() {
 		return s, nil
 	}
 	if err := p.endpoints.Describe(ctx, s.Endpoint.Key, d); err != nil {

@@ -304,6 +304,10 @@ func TestSandboxesOutliveTheAgent(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(held.Endpoint.Description, d) {
 			t.Fatalf("%+v, %v", held, err)
 		}
+		d.Name, d.Aliases, d.Labels = "", []string{"www"}, nil
+		if renamed, err := first.Acquire(t.Context(), "job", d); err != nil || !reflect.DeepEqual(renamed.Endpoint.Description, d) {
+			t.Errorf("acquired again with an alias only: %+v, %v", renamed, err)
+		}
 		settle()
 		ready := first.List()[0]
 		spoilt := first.List()[1]
@@ -317,7 +321,7 @@ func TestSandboxesOutliveTheAgent(t *testing.T) {
 		second, stop := h.run(t, Settings{Low: 2, High: 3})
 		defer stop()
 		again := acquire(t, second, "job")
-		if again.ID != held.ID || !again.Since.Equal(held.Since) || again.Endpoint.Name != "web" {
+		if again.ID != held.ID || !again.Since.Equal(held.Since) || !slices.Equal(again.Endpoint.Aliases, d.Aliases) {
 			t.Errorf("the holder has %+v, had %+v", again, held)
 		}
 		ids := func() (all []string) {

@@ -56,16 +56,18 @@ func newBenchCommand() *cobra.Command {
 	fs.IntVar(&o.Containers, "containers", 200, "containers on each of them")
 	fs.IntVar(&o.Cycles, "cycles", 100_000, "attach/detach cycles of tor.churn")
 	fs.IntVar(&o.Iterations, "iterations", 200, "attaches of attach.*, each side")
-	fs.IntVar(&o.Endpoints, "endpoints", 5000, "endpoints of attach.cni.loaded and memory.5000")
+	fs.IntVar(&o.Endpoints, "endpoints", 5000, "endpoints of attach.cni.loaded, memory.5000 and dns.answers")
 	fs.IntVar(&o.Detaches, "detaches", 1000, "endpoints of detach.1000")
 	fs.DurationVar(&o.Churn, "churn", time.Minute, "how long a rate of churn.sustained has to last")
 	fs.IntVar(&o.Namespaces, "namespaces", 4000, "namespaces of churn.sustained, two for each container a second")
-	fs.IntVar(&o.Rounds, "rounds", 9, "rounds of ipam.durable, of some 4 s each")
+	fs.IntVar(&o.Rounds, "rounds", 9, "rounds of ipam.durable, of some 4 s each, and of dns.answers")
+	fs.DurationVar(&o.Turn, "turn", 2*time.Second, "how long dns.answers asks a server at a time")
 	fs.IntVar(&o.LedgerRounds, "ledger-rounds", 40, "rounds of ledger.ingest")
 	fs.IntVar(&o.LedgerEvents, "ledger-events", 10_000_000, "events of ledger.query; ledger.size takes a tenth")
 	fs.IntVar(&o.Prefixes, "prefixes", 100_000, "prefixes of fib.100k and failover.100k")
 	fs.BoolVar(&o.BFD, "bfd", true, "failover.* and restart.* with BFD, 3 x 100 ms")
 	fs.StringVar(&o.Plugins, "plugins", "build/tools", "directory with the CNI plugins ptp and host-local; make deps installs them")
+	fs.StringVar(&o.CoreDNS, "coredns", "", "CoreDNS, to compare dns.answers with; make bench installs it")
 	fs.BoolVar(&asJSON, "json", false, "print one JSON array on stdout")
 	return cmd
 }
@@ -76,6 +78,11 @@ func findBinaries(cmd *cobra.Command, o *bench.Options) (cleanup func(), err err
 	}
 	if o.Plugins, err = filepath.Abs(o.Plugins); err != nil {
 		return nil, err
+	}
+	if o.CoreDNS != "" { // it is started in another directory
+		if o.CoreDNS, err = filepath.Abs(o.CoreDNS); err != nil {
+			return nil, err
+		}
 	}
 	agent, cleanAgent, err := binaries.Find(cmd.Context(), "hostfabric")
 	if err != nil {

@@ -65,6 +65,7 @@ func runAgent(ctx context.Context, file configFile, externalSpeaker bool) (err e
 	if err := endpoint.SetHostAddresses(host); err != nil {
 		return errors.Join(err, f.close())
 	}
+	r.tellOfServers(host)
 	err = serve(ctx, cfg, r, f, externalSpeaker, hangups, log)
 	notify(log, daemon.SdNotifyStopping)
 	return err
@@ -83,9 +84,11 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 	front.Go(func() error { return r.agent.Run(ctx) })
 	front.Go(func() error { return r.sandboxes.Run(ctx) })
 	front.Go(func() error { return r.dns.Run(ctx) })
-	front.Go(func() error { return rpc.Serve(ctx, f.api, r.agent, r.sandboxes, r.served(), log) })
 	front.Go(func() error {
-		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
+		return rpc.Serve(ctx, f.api, rpc.Options{Agent: r.agent, Sandboxes: r.sandboxes, Ledger: r.served(), ResolvConf: r.notice.File, Log: log})
+	})
+	front.Go(func() error {
+		return cni.Serve(ctx, f.cni, cni.Options{Endpoints: r.agent, Resolver: r.notice.Resolver, Spool: cfg.CNISpool(), Log: log.With("room", "cni")})
 	})
 	if f.docker != nil {
 		front.Go(func() error {

@@ -45,7 +45,7 @@ func addDescriptionFlags(cmd *cobra.Command, name *string, aliases *[]string, la
 
 func printAttached(r *apiv1.AttachResponse, p *printer) {
 	ep := r.GetEndpoint()
-	p.header("CONTAINER", "INTERFACE", "ADDRESSES", "GATEWAYS", "LINK", "MTU")
+	p.header("CONTAINER", "INTERFACE", "ADDRESSES", "GATEWAYS", "LINK", "MTU", "RESOLV-CONF")
 	p.row(text(ep.GetContainerId()), text(ep.GetInterface()), text(strings.Join(ep.GetAddresses(), ",")),
-		text(strings.Join(ep.GetGateways(), ",")), text(ep.GetHostInterface()), text(ep.GetMtu()))
+		text(strings.Join(ep.GetGateways(), ",")), text(ep.GetHostInterface()), text(ep.GetMtu()), text(dash(r.GetResolvConf())))
 }

@@ -28,17 +28,17 @@ func newEndpointsCommand() *cobra.Command {
 	}
 	o.AddFlags(cmd)
 	cmd.Flags().StringVar(&req.ContainerId, "container", "", "only this container ID")
-	cmd.Flags().StringVar(&req.Name, "name", "", "only those of this name")
+	cmd.Flags().StringVar(&req.Name, "name", "", "only those of this name or alias")
 	cmd.Flags().StringVar(&req.Owner, "owner", "", "only what came by this front-end: api, sandbox, cni/NETWORK or docker/NETWORK")
 	cmd.Flags().StringToStringVar(&req.Labels, "label", nil, "only those with this KEY=VALUE, and all others named")
 	return cmd
 }
 
 func printEndpoints(r *apiv1.ListEndpointsResponse, p *printer) {
-	p.header("CONTAINER", "INTERFACE", "NAME", "ADDRESSES", "LINK", "MTU", "OWNER", "LABELS")
+	p.header("CONTAINER", "INTERFACE", "NAME", "ALIASES", "ADDRESSES", "LINK", "MTU", "OWNER", "LABELS")
 	for _, ep := range r.GetEndpoints() {
-		p.row(text(ep.GetContainerId()), text(ep.GetInterface()), text(dash(ep.GetName())), text(strings.Join(ep.GetAddresses(), ",")),
-			text(ep.GetHostInterface()), text(ep.GetMtu()), text(ep.GetOwner()), text(dash(labelText(ep.GetLabels()))))
+		p.row(text(ep.GetContainerId()), text(ep.GetInterface()), text(dash(ep.GetName())), text(dash(strings.Join(ep.GetAliases(), ","))),
+			text(strings.Join(ep.GetAddresses(), ",")), text(ep.GetHostInterface()), text(ep.GetMtu()), text(ep.GetOwner()), text(dash(labelText(ep.GetLabels()))))
 	}
 }
 

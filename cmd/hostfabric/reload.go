@@ -161,6 +161,7 @@ func (r *rooms) apply(ctx context.Context, cfg *config.Config) error {
 	r.learner.SetMetric(cfg.Routes.Metric)
 	r.guard.SetPolicy(firewallPolicy(cfg))
 	r.dns.Set(dnsSettings(cfg))
+	r.tellOfZone(cfg)
 	r.sandboxes.Set(sandbox.Settings(cfg.Sandboxes))
 	listHosts(r.hosts, cfg)
 	r.tellHosts()

@@ -25,6 +25,7 @@ import (
 	"github.com/hostfabric/hostfabric/agent/history"
 	"github.com/hostfabric/hostfabric/agent/hosts"
 	"github.com/hostfabric/hostfabric/agent/notes"
+	"github.com/hostfabric/hostfabric/agent/resolver"
 	"github.com/hostfabric/hostfabric/agent/sandbox"
 	"github.com/hostfabric/hostfabric/agent/supervisor"
 	"github.com/hostfabric/hostfabric/agent/sysctl"
@@ -48,8 +49,9 @@ type rooms struct {
 	reloading sync.Mutex // one reload at a time
 	telling   sync.Mutex // see tellHosts
 
-	ledger   agent.Ledger // of all who are told what happens
-	export   *exporter    // nil: events are sent to nobody
+	ledger   agent.Ledger    // of all who are told what happens
+	kept     *history.Ledger // of these, the one that keeps; nil: nothing is kept
+	export   *exporter       // nil: events are sent to nobody
 	sessions *sessionLog
 
 	leases  *ipam.Allocator
@@ -72,6 +74,7 @@ type rooms struct {
 	names   *dns.Zone
 	agent   *agent.Agent
 	dns     *dns.Server
+	notice  *resolver.Notice
 
 	descriptions  *notes.Store[agent.Description]
 	holds         *notes.Store[sandbox.Hold]
@@ -84,6 +87,7 @@ type rooms struct {
 func newRooms(ctx context.Context, file configFile, log *slog.Logger, level *slog.LevelVar) (_ *rooms, err error) {
 	cfg := file.config
 	r := &rooms{cfg: cfg, files: file, log: log, level: level}
+	r.notice = resolver.NewNotice(cfg.ResolvConf(), containerDomain(cfg), cfg.DNS.Zone)
 	r.running.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -363,6 +367,7 @@ func (r *rooms) follow(ctx context.Context, own []netip.Prefix, host []netip.Add
 	r.dns.SetBlocks(own, host)
 	r.guard.SetBlocks(own)
 	r.tellHosts()
+	r.tellOfServers(host)
 	return r.feed.setOwn(ctx, own)
 }
 

@@ -103,11 +103,11 @@ func newSandboxListCommand() *cobra.Command {
 func printAcquired(r *apiv1.AcquireSandboxResponse, p *printer) { printSandboxes(p, r.GetSandbox()) }
 
 func printSandboxes(p *printer, all ...*apiv1.Sandbox) {
-	p.header("SANDBOX", "STATE", "HOLDER", "ADDRESSES", "NAME", "NAMESPACE", "AGE")
+	p.header("SANDBOX", "STATE", "HOLDER", "ADDRESSES", "NAME", "NAMESPACE", "RESOLV-CONF", "AGE")
 	for _, s := range all {
 		ep := s.GetEndpoint()
 		p.row(text(s.GetId()), text(s.GetState()), text(dash(s.GetHolder())), text(strings.Join(ep.GetAddresses(), ",")),
-			text(dash(ep.GetName())), text(ep.GetNetns()), text(age(s.GetSince().AsTime())))
+			text(dash(ep.GetName())), text(ep.GetNetns()), text(dash(s.GetResolvConf())), text(age(s.GetSince().AsTime())))
 	}
 }
 

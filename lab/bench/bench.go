@@ -42,15 +42,17 @@ type Options struct {
 	Name             string        // of the fabric; default hfbench
 	Agent, Shim, Lab string        // binaries: hostfabric, hostfabric-cni, hostfabric-lab
 	Plugins          string        // directory with the CNI plugins to compare with: ptp, host-local
+	CoreDNS          string        // program to compare dns.answers with; empty: with nothing
 	Hosts            int           // of tor.table
 	Containers       int           // on each of them
 	Cycles           int           // of tor.churn
 	Iterations       int           // of attach.*
-	Endpoints        int           // of attach.cni.loaded and memory.5000
+	Endpoints        int           // of attach.cni.loaded, memory.5000 and dns.answers
 	Detaches         int           // of detach.1000
 	Churn            time.Duration // that a rate of churn.sustained has to last
 	Namespaces       int           // of churn.sustained: it takes two for each container a second
-	Rounds           int           // of ipam.durable
+	Rounds           int           // of ipam.durable and dns.answers
+	Turn             time.Duration // of one server in dns.answers, with each load
 	LedgerRounds     int           // of ledger.ingest
 	LedgerEvents     int           // of ledger.query; ledger.size takes a tenth
 	Prefixes         int           // of fib.100k and failover.100k
@@ -91,6 +93,7 @@ var All = []Benchmark{
 	{"sandbox.refill", one(sandboxRefill)},
 	{"dns.visible", dnsVisible},
 	{"ipam.durable", ipamDurable},
+	{"dns.answers", dnsAnswers},
 	{"ledger.ingest", ledgerIngest},
 	{"ledger.size", ledgerSize},
 	{"ledger.query", ledgerQuery},

@@ -40,7 +40,7 @@ func TestBenchmarks(t *testing.T) {
 		Agent: programs.agent, Shim: programs.shim, Lab: programs.lab, Plugins: plugins,
 		Hosts: 3, Containers: 4, Cycles: 50, Iterations: 5, Rounds: 1, Prefixes: 2000, BFD: true,
 		LedgerRounds: 2, LedgerEvents: 200_000,
-		Endpoints: 12, Detaches: 10, Churn: 200 * time.Millisecond, Namespaces: 400,
+		Turn: 200 * time.Millisecond, Endpoints: 12, Detaches: 10, Churn: 200 * time.Millisecond, Namespaces: 400,
 	}
 	// Those that watch for what takes too long have the machine to themselves; the others are a few at a time.
 	alone := func(b bench.Benchmark) bool {
@@ -113,6 +113,10 @@ func checkResult(t *testing.T, benchmark string, r bench.Result) {
 	case "restart.agent", "restart.agent.absent", "restart.speaker", "restart.speaker.absent", "restart.upgrade", "restart.upgrade.absent":
 		if r.Value != 0 {
 			t.Errorf("%s is %v, want 0 (%s)", r.Name, r.Value, r.Conditions)
+		}
+	case "dns.answers":
+		if r.Value <= 0 || !strings.Contains(r.Conditions, "queries, 0 lost, 0 with an error") {
+			t.Errorf("%s is %v (%s)", r.Name, r.Value, r.Conditions)
 		}
 	case "failover.10.link", "failover.100k.link": // 0 is as good as it gets
 		if r.Value > 1000 {

@@ -43,9 +43,10 @@ func (c *Containerd) RunDetached(ctx context.Context, id string) error {
 	return err
 }
 
-// RunInNamespace starts a container that does nothing in an existing network namespace.
-func (c *Containerd) RunInNamespace(ctx context.Context, id, netns string) error {
-	_, err := c.ctr(ctx, c.ctrNamespace(), "run", "--snapshotter", "native", "--with-ns", "network:"+netns, "--detach", Image, id)
+// RunInNamespace starts a container that does nothing in an existing network namespace, with a resolv.conf.
+func (c *Containerd) RunInNamespace(ctx context.Context, id, netns, resolvConf string) error {
+	_, err := c.ctr(ctx, c.ctrNamespace(), "run", "--snapshotter", "native", "--with-ns", "network:"+netns,
+		"--mount", "type=bind,src="+resolvConf+",dst=/etc/resolv.conf,options=rbind:ro", "--detach", Image, id)
 	return err
 }
 

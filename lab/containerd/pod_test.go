@@ -43,7 +43,7 @@ func (r *rig) testAnnotations(t *testing.T) {
 	pool := r.a.poolBlock(t, web)
 	wanted := pool.Addr().Next().Next()
 	asking := r.runPod(t, r.a, "asking", map[string]string{
-		"hostfabric.io/pool": web, "hostfabric.io/addresses": wanted.String(), "hostfabric.io/mtu": "1400", "hostfabric.io/labels": "app=shop", "other.example/pool": "x",
+		"hostfabric.io/pool": web, "hostfabric.io/addresses": wanted.String(), "hostfabric.io/mtu": "1400", "hostfabric.io/labels": "app=shop", "hostfabric.io/aliases": "shop,www", "other.example/pool": "x",
 	})
 	if len(asking.Addresses) != 2 || asking.Addresses[0] != wanted || !r.a.isOf(asking.Addresses[1], web) {
 		t.Errorf("a pod that asked for %s of pool %s has %v", wanted, web, asking.Addresses)
@@ -52,8 +52,8 @@ func (r *rig) testAnnotations(t *testing.T) {
 	labels := map[string]string{
 		"app": "shop", "io.kubernetes.pod.name": "asking", "io.kubernetes.pod.namespace": "lab", "io.kubernetes.pod.uid": "uid-asking",
 	}
-	if ep.GetName() != "asking" || ep.GetMtu() != 1400 || !maps.Equal(ep.GetLabels(), labels) {
-		t.Errorf("endpoint is %q, MTU %d, labels %v; want asking, 1400, %v", ep.GetName(), ep.GetMtu(), ep.GetLabels(), labels)
+	if ep.GetName() != "asking" || !slices.Equal(ep.GetAliases(), []string{"shop", "www"}) || ep.GetMtu() != 1400 || !maps.Equal(ep.GetLabels(), labels) {
+		t.Errorf("endpoint is %q %q, MTU %d, labels %v; want asking, 1400, %v", ep.GetName(), ep.GetAliases(), ep.GetMtu(), ep.GetLabels(), labels)
 	}
 	r.killAgent(t, r.a) // who they are outlives it
 	r.startAgent(t, r.a)

@@ -13,10 +13,10 @@ import (
 	"path/filepath"
 )
 
-// Runc runs a command by runc alone in a container that has an existing network namespace, and returns what it printed. dir is for the
-// bundle; the container is gone when Runc returns.
-func Runc(ctx context.Context, dir, id, netns string, command ...string) (string, error) {
-	if err := bundle(ctx, dir, netns, command); err != nil {
+// Runc runs a command by runc alone in a container that has an existing network namespace and resolv.conf, and returns what it printed. dir is
+// for the bundle; the container is gone when Runc returns.
+func Runc(ctx context.Context, dir, id, netns, resolvConf string, command ...string) (string, error) {
+	if err := bundle(ctx, dir, netns, resolvConf, command); err != nil {
 		return "", fmt.Errorf("bundle of %s: %w", id, err)
 	}
 	cmd := exec.CommandContext(ctx, "runc", "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, id)
@@ -29,7 +29,7 @@ func Runc(ctx context.Context, dir, id, netns string, command ...string) (string
 }
 
 // bundle makes a root file system of the image, and a config.json of what runc proposes.
-func bundle(ctx context.Context, dir, netns string, command []string) error {
+func bundle(ctx context.Context, dir, netns, resolvConf string, command []string) error {
 	layer, err := imageLayer()
 	if err != nil {
 		return err
@@ -59,6 +59,9 @@ func bundle(ctx context.Context, dir, netns string, command []string) error {
 			ns["path"] = netns
 		}
 	}
+	spec["mounts"] = append(spec["mounts"].([]any), map[string]any{
+		"type": "bind", "source": resolvConf, "destination": "/etc/resolv.conf", "options": []string{"bind", "ro"},
+	})
 	if text, err = json.Marshal(spec); err != nil {
 		return err
 	}

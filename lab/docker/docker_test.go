@@ -3,6 +3,8 @@ package docker_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,6 +96,30 @@ func names(r *rig) {
 		}
 		return nil
 	})
+	domain := r.a.Host.Name + ".fabric.internal"
+	r.start(r.a, "net", "asks", "--network-alias", "asking", "--network-alias", "not.-a.name",
+		"--dns", r.a.Host.Blocks[0].Addr().String(), "--dns-search", domain)
+	defer r.do(r.a, "rm", "--force", "asks")
+	id := r.do(r.a, "inspect", "--format", "{{.Id}}", "asks")[:12]
+	r.eventually(func() error {
+		for _, ep := range r.endpoints(r.a) {
+			if ep.GetName() == "asks" && slices.Equal(slices.Sorted(slices.Values(ep.GetAliases())), slices.Sorted(slices.Values([]string{"asking", id}))) {
+				return nil
+			}
+		}
+		return fmt.Errorf("endpoints %v, want asks with aliases asking and %s", r.endpoints(r.a), id)
+	})
+	// Docker's own resolver, which knows none of these, asks the agent from the container's namespace.
+	near, far, self := r.addresses(r.a, "net", "c2"), r.addresses(r.b, "net", "c2"), r.addresses(r.a, "net", "asks")
+	for name, want := range map[string][]netip.Addr{
+		"c2." + domain: near, "asking." + domain: self, id + "." + domain: self, "c2." + r.b.Host.Name + ".fabric.internal": far,
+	} {
+		for i, family := range []string{"-4", "-6"} {
+			if out := r.do(r.a, "exec", "asks", "ping", family, "-c", "1", name); !strings.Contains(out, "("+want[i].String()+")") {
+				r.Errorf("%s is not %s: %s", name, want[i], out)
+			}
+		}
+	}
 }
 
 func wishes(r *rig) {

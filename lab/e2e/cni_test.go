@@ -33,6 +33,10 @@ func TestCNITool(t *testing.T) {
 	if len(addrs) != 2 || !block4.Contains(addrs[0]) || !block6.Contains(addrs[1]) {
 		t.Fatalf("addresses are %v, want one of %v and one of %v", addrs, block4, block6)
 	}
+	if dns := r.DNS; !slices.Equal(dns.Nameservers, []string{block4.Addr().String(), block6.Addr().String()}) ||
+		dns.Domain != "e2e.fabric.internal" || !slices.Equal(dns.Search, []string{"e2e.fabric.internal", "fabric.internal"}) {
+		t.Errorf("resolvers are %+v, want the host", dns)
+	}
 	h.reach(box, addrs...)
 	n.do("check", box, "")
 	if again := addresses(t, result(t, n.do("add", box, ""))); !slices.Equal(again, addrs) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/hostfabric/hostfabric/agent/endpoint"
 	"github.com/hostfabric/hostfabric/lab/netns"
 	"github.com/hostfabric/hostfabric/lab/netns/nstest"
@@ -59,19 +61,26 @@ func newConfined(t *testing.T, listen string) *confined {
 	return c
 }
 
+// sendTo sends a packet from any source.
+func (c *confined) sendTo(to netip.Addr, port uint16, kind spoof.Kind, from netip.Addr) spoof.Packet {
+	c.t.Helper()
+	c.number++
+	p := spoof.Packet{Kind: kind, From: from, To: to, Port: port, Number: c.number}
+	if err := c.liar.SendPacket(endpoint.HostMAC(), p); err != nil {
+		c.t.Fatal(err)
+	}
+	return p
+}
+
 // arrive sends the victim a packet of each kind from each source, and tells how many of them arrive.
 func (c *confined) arrive(sources ...netip.Addr) (n int) {
 	c.t.Helper()
 	send := func(kind spoof.Kind, from netip.Addr) spoof.Packet {
-		c.number++
-		p := spoof.Packet{Kind: kind, From: from, To: c.victim[0], Port: 9999, Number: c.number}
+		to := c.victim[0]
 		if from.Is6() {
-			p.To = c.victim[1]
+			to = c.victim[1]
 		}
-		if err := c.liar.SendPacket(endpoint.HostMAC(), p); err != nil {
-			c.t.Fatal(err)
-		}
-		return p
+		return c.sendTo(to, 9999, kind, from)
 	}
 	var all []spoof.Packet
 	for _, from := range sources {
@@ -215,6 +224,54 @@ func TestContainersReachNothingOfOurs(t *testing.T) {
 		if mode := info.Mode().Perm(); mode&^most != 0 {
 			t.Errorf("%s has mode %o, want at most %o", name, mode, most)
 		}
+	}
+}
+
+// TestContainersAskTheirHost: DNS is what a container may ask of us, at the host's addresses and as itself. What else has that port is not ours.
+func TestContainersAskTheirHost(t *testing.T) {
+	c := newConfined(t, "")
+	output(t, c.ns, "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+	theirs, err := listenIn(c.ns, "192.0.2.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	c.awaitDNS(2)
+	delivered, err := spoof.Delivered(c.ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer delivered.Close()
+	for i, server := range []netip.Addr{block4.Addr(), block6.Addr()} {
+		for _, network := range []string{"udp", "tcp"} {
+			got, err := resolve(c.box, network, server, "victim.safhost.fabric.internal.", dns.TypeA, patience)
+			if err != nil || got != "NOERROR "+c.victim[0].String() {
+				t.Errorf("a container asks %s by %s: %s, %v", server, network, got, err)
+			}
+		}
+		var lied []spoof.Packet
+		for _, kind := range []spoof.Kind{spoof.UDP, spoof.SYN} {
+			for _, from := range append(lies, c.victim...) {
+				if from.Is4() == server.Is4() {
+					lied = append(lied, c.sendTo(server, 53, kind, from))
+				}
+			}
+		}
+		honest := c.sendTo(server, 53, spoof.UDP, c.own[i])
+		c.eventually(honest.String()+" arrives", func() error {
+			if !delivered.Saw(honest) {
+				return errors.New("it has not")
+			}
+			return nil
+		})
+		for _, p := range lied {
+			if delivered.Saw(p) {
+				t.Errorf("%s: it arrived", p)
+			}
+		}
+	}
+	if err := reachTCP(c.box, "192.0.2.1:53", patience); err != nil {
+		t.Errorf("somebody else's server is out of reach: %v", err)
 	}
 }
 

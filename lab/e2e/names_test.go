@@ -37,19 +37,25 @@ func resolve(from netns.NS, network string, server netip.Addr, name string, kind
 	return strings.Join(told, " "), nil
 }
 
+// awaitDNS waits until queries are answered on so many addresses.
+func (h *host) awaitDNS(addresses int) {
+	h.t.Helper()
+	h.eventually("DNS is answered", func() error {
+		s, err := h.client.GetStatus(h.t.Context(), &apiv1.GetStatusRequest{})
+		if n := len(s.GetDns().GetListeners()); err == nil && n != addresses {
+			err = fmt.Errorf("answered on %d addresses", n)
+		}
+		return err
+	})
+}
+
 // TestNames: a container's name answers when its attach has returned, to containers and to the host, and no more when its detach has.
 func TestNames(t *testing.T) {
 	h := newHost(t, block4, block6)
 	box, client := nstest.New(t, "box"), nstest.New(t, "client")
 	h.mustAttach("client", client)
 	own4, own6 := block4.Addr(), block6.Addr()
-	h.eventually("DNS is answered", func() error {
-		s, err := h.client.GetStatus(t.Context(), &apiv1.GetStatusRequest{})
-		if n := len(s.GetDns().GetListeners()); err == nil && n != 2 {
-			err = fmt.Errorf("answered on %d addresses", n)
-		}
-		return err
-	})
+	h.awaitDNS(2)
 	name := "web-1." + h.name + ".fabric.internal."
 	for round := range 20 {
 		resp, err := h.client.Attach(t.Context(), &apiv1.AttachRequest{ContainerId: "web", Interface: "eth0", Netns: box.Path(), Name: "web-1"})

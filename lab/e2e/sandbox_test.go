@@ -38,6 +38,11 @@ func TestSandboxes(t *testing.T) {
 	if endpoints := h.hostfabric("endpoints", "--label", "app=shop"); !strings.Contains(endpoints, "web-1") {
 		t.Errorf("endpoints of the label:\n%s", endpoints)
 	}
+	conf := job1.GetResolvConf()
+	if text, err := os.ReadFile(conf); conf != h.run("resolv.conf") || err != nil ||
+		!strings.Contains(string(text), "nameserver 10.64.0.0\nnameserver fd00:64::\nsearch e2e.fabric.internal fabric.internal\n") {
+		t.Errorf("containers are to mount %q: %q, %v", conf, text, err)
+	}
 	job2 := h.sandboxOf("job2")
 	if job2.GetId() == job1.GetId() || job2.GetEndpoint().GetNetns() == path {
 		t.Errorf("two holders have %v and %v", job1, job2)
@@ -77,8 +82,11 @@ func TestSandboxes(t *testing.T) {
 	v6 := h.sandboxOf("v6")
 	h.reachSandbox(v6)
 
-	h.write(fmt.Sprintf("blocks: [%q, %q]\n", block4, block6))
+	h.write(fmt.Sprintf("blocks: [%q, %q]\ndns: {enabled: false}\n", block4, block6))
 	h.hostfabric("reload")
+	if conf := h.sandboxOf("v6").GetResolvConf(); conf != "" {
+		t.Errorf("without DNS containers are to mount %q", conf)
+	}
 	h.hostfabric("sandbox", "release", "v6")
 	h.eventually("without a pool and holders there is none", func() error {
 		files, err := os.ReadDir(h.run("sandboxes"))

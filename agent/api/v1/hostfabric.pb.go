@@ -285,6 +285,7 @@ func (x *AttachRequest) GetAliases() []string {
 type AttachResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Endpoint      *Endpoint              `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	ResolvConf    string                 `protobuf:"bytes,2,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // path of a resolv.conf for the container to mount; empty: there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +325,13 @@ func (x *AttachResponse) GetEndpoint() *Endpoint {
 		return x.Endpoint
 	}
 	return nil
+}
+
+func (x *AttachResponse) GetResolvConf() string {
+	if x != nil {
+		return x.ResolvConf
+	}
+	return ""
 }
 
 type DetachRequest struct {
@@ -714,7 +722,7 @@ func (x *CollectResponse) GetDetached() []*Attachment {
 type ListEndpointsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"` // empty: all
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`                                  // or an alias
 	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // all of these
 	unknownFields protoimpl.UnknownFields
@@ -1134,6 +1142,7 @@ type Sandbox struct {
 	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"` // empty while it is ready
 	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`   // of the state
 	Endpoint      *Endpoint              `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	ResolvConf    string                 `protobuf:"bytes,6,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // path of a resolv.conf for the container to mount; empty: there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1201,6 +1210,13 @@ func (x *Sandbox) GetEndpoint() *Endpoint {
 		return x.Endpoint
 	}
 	return nil
+}
+
+func (x *Sandbox) GetResolvConf() string {
+	if x != nil {
+		return x.ResolvConf
+	}
+	return ""
 }
 
 type GetStatusRequest struct {
@@ -4948,9 +4964,11 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	" \x03(\tR\aaliases\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +
 	"\x0eAttachResponse\x123\n" +
-	"\bendpoint\x18\x01 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\"P\n" +
+	"\bendpoint\x18\x01 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\x12\x1f\n" +
+	"\vresolv_conf\x18\x02 \x01(\tR\n" +
+	"resolvConf\"P\n" +
 	"\rDetachRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\"&\n" +
@@ -5001,13 +5019,15 @@ const file_agent_api_v1_hostfabric_proto_rawDesc = "" +
 	"\x15ListSandboxesResponse\x124\n" +
 	"\tsandboxes\x18\x01 \x03(\v2\x16.hostfabric.v1.SandboxR\tsandboxes\x12\x10\n" +
 	"\x03low\x18\x02 \x01(\rR\x03low\x12\x12\n" +
-	"\x04high\x18\x03 \x01(\rR\x04high\"\xae\x01\n" +
+	"\x04high\x18\x03 \x01(\rR\x04high\"\xcf\x01\n" +
 	"\aSandbox\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06holder\x18\x03 \x01(\tR\x06holder\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x123\n" +
-	"\bendpoint\x18\x05 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\"\x12\n" +
+	"\bendpoint\x18\x05 \x01(\v2\x17.hostfabric.v1.EndpointR\bendpoint\x12\x1f\n" +
+	"\vresolv_conf\x18\x06 \x01(\tR\n" +
+	"resolvConf\"\x12\n" +
 	"\x10GetStatusRequest\"\xd6\x05\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
