@@ -9,7 +9,7 @@ import (
 
 // At implements Reader.
 func (l *Ledger) At(ctx context.Context, at time.Time, f Filter) ([]Episode, error) {
-	return l.shown.Load().view().at(ctx, at, f)
+	return l.current(ctx).at(ctx, at, f)
 }
 
 // at finds the episodes of an address, a container or a name at a time.

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // textField is a field of subjects or events, as read: the texts there are, and by subject or event which one it has, or noText.
@@ -76,8 +78,8 @@ func readBlock(s span, payload []byte) (*block, error) {
 var errColumns = errors.New("columns cannot be read")
 
 func (b *block) unpack(do func()) error {
-	b.u.decode = decoderPool.get()
-	defer decoderPool.put(b.u.decode)
+	b.u.decode = decoders.Get().(*zstd.Decoder)
+	defer decoders.Put(b.u.decode)
 	do()
 	if b.u.err {
 		return fmt.Errorf("%w: %w", errColumns, errFormat)
@@ -377,27 +379,4 @@ func (b *block) fill(e *Event, s int, has fields) {
 			e.Labels[key] = f.text(s)
 		}
 	}
-}
-
-// known are the subjects that a filter of the block has.
-func (b *block) known() map[subject]struct{} {
-	known := make(map[subject]struct{}, 2*len(b.has))
-	add := func(s subject) { known[s] = struct{}{} }
-	for _, text := range b.container.texts {
-		add(containerSubject(text))
-	}
-	for _, text := range b.name.texts {
-		add(nameSubject(text))
-	}
-	for _, list := range b.aliases.texts {
-		for _, text := range splitTexts(list) {
-			add(nameSubject(text))
-		}
-	}
-	for _, addrs := range b.addrs {
-		for _, a := range addrs {
-			add(addressSubject(a))
-		}
-	}
-	return known
 }

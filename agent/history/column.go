@@ -73,19 +73,14 @@ type unpacker struct {
 	decode *zstd.Decoder
 }
 
-// pool keeps decoders, which take a while to make, for as long as they are in use.
-type pool struct{ sync.Pool }
-
-func (p *pool) get() *zstd.Decoder  { return p.Get().(*zstd.Decoder) }
-func (p *pool) put(d *zstd.Decoder) { p.Put(d) }
-
-var decoderPool = pool{sync.Pool{New: func() any {
+// decoders take a while to make.
+var decoders = sync.Pool{New: func() any {
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxPayload), zstd.WithDecoderMaxWindow(1<<20))
 	if err != nil {
 		panic(err) // the options are wrong
 	}
 	return d
-}}}
+}}
 
 func (u *unpacker) blob() []byte {
 	size, packed := u.uvarint(), u.uvarint()
@@ -316,7 +311,7 @@ func (u *unpacker) texts() []string {
 
 // numbersRoom is numbers of a count that nobody vouches for.
 func (u *unpacker) numbersRoom(n uint64) []uint64 {
-	if u.err || n*8 > uint64(u.room) {
+	if u.err || n > uint64(u.room)/8 {
 		u.err = true
 		return nil
 	}

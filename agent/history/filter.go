@@ -67,3 +67,26 @@ func (f filter) each(s subject, do func(at uint64) bool) {
 		}
 	}
 }
+
+// known are the subjects that a filter of the block has.
+func (b *block) known() map[subject]struct{} {
+	known := make(map[subject]struct{}, 2*len(b.has))
+	add := func(s subject) { known[s] = struct{}{} }
+	for _, text := range b.container.texts {
+		add(containerSubject(text))
+	}
+	for _, text := range b.name.texts {
+		add(nameSubject(text))
+	}
+	for _, list := range b.aliases.texts {
+		for _, text := range splitTexts(list) {
+			add(nameSubject(text))
+		}
+	}
+	for _, addrs := range b.addrs {
+		for _, a := range addrs {
+			add(addressSubject(a))
+		}
+	}
+	return known
+}

@@ -31,8 +31,7 @@ import (
 //
 // A segment without a trailer is being written, or its writer was killed. Its blocks are found one behind the other.
 //
-// Block: header of 56 bytes (magic "HFBK" u32, length of the payload u32, first number u64, events u32, length of the payload before
-// nothing u32 (zero), earliest i64, latest i64, zero u64, checksum of the payload u32, checksum of the header before it u32), then the
+// Block: header of 56 bytes (magic "HFBK" u32, length of the payload u32, first number u64, events u32, zero u32, earliest i64, latest i64, zero u64, checksum of the payload u32, checksum of the header before it u32), then the
 // payload, see block.go: columns, each compressed by itself (zstd). Within a block all times are in order, but for less than a second.
 //
 // Tail: the same file header with magic "HFL-TAIL", then frames: header of 32 bytes (magic "HFTL" u32, length u32, first number u64, events
@@ -128,8 +127,11 @@ func (s span) end() uint64 { return s.first + s.count }
 
 // add has s hold the next event, or the next events.
 func (s span) add(o span) span {
-	if s.count == 0 {
+	switch {
+	case s.count == 0:
 		return o
+	case o.count == 0:
+		return s
 	}
 	return span{first: s.first, count: s.count + o.count, min: min(s.min, o.min), max: max(s.max, o.max)}
 }

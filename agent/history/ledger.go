@@ -49,16 +49,10 @@ const (
 	bufferEvents = 64 << 10
 	chunkSize    = 256 << 10
 	bufferChunks = 48
-	sparePieces  = 2 // empty chunks that are kept
+	spareChunks  = 2
 	// eager is how many events are written without waiting for more.
 	eager = blockEvents / 2
 )
-
-// chunk is a piece of the buffer: whole records.
-type chunk struct {
-	records []byte
-	count   int
-}
 
 // Ledger records events and answers about them. It is safe for concurrent use, and the only one that writes in its directory.
 type Ledger struct {
@@ -67,10 +61,10 @@ type Ledger struct {
 	lock *os.File
 
 	mu       sync.Mutex // guards the buffer, the fields up to the next empty line, and opts.Limits
-	buffer   []chunk
-	buffered int // events
-	spare    []chunk
-	lost     uint64 // events since the last one that said so
+	buffer   [][]byte   // chunks of whole records
+	buffered int        // events
+	spare    [][]byte   // empty chunks
+	lost     uint64     // events since the last one that said so
 	lostWhy  string
 	failing  string // why nothing can be written at the moment
 	closed   bool
@@ -166,8 +160,12 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Record takes an event in, or counts it as dropped where the buffer is full. It waits for nothing but others in Record.
+// Record takes an event in, or counts it as dropped where the buffer is full. It waits for nothing but others in Record. An event
+// without a time is of now.
 func (l *Ledger) Record(e Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
 	l.mu.Lock()
 	if l.closed || !l.hasRoom() {
 		l.lost++
@@ -199,7 +197,7 @@ func (l *Ledger) hasRoom() bool {
 	if l.buffered >= l.opts.bufferEvents {
 		return false
 	}
-	if n := len(l.buffer); n > 0 && cap(l.buffer[n-1].records)-len(l.buffer[n-1].records) >= recordRoom {
+	if n := len(l.buffer); n > 0 && cap(l.buffer[n-1])-len(l.buffer[n-1]) >= recordRoom {
 		return true
 	}
 	if len(l.buffer) >= bufferChunks {
@@ -209,19 +207,18 @@ func (l *Ledger) hasRoom() bool {
 		l.buffer, l.spare = append(l.buffer, l.spare[n-1]), l.spare[:n-1]
 		return true
 	}
-	l.buffer = append(l.buffer, chunk{records: make([]byte, 0, chunkSize)})
+	l.buffer = append(l.buffer, make([]byte, 0, chunkSize))
 	return true
 }
 
 func (l *Ledger) put(e *Event) {
-	c := &l.buffer[len(l.buffer)-1]
-	c.records = appendRecord(c.records, e)
-	c.count++
+	n := len(l.buffer) - 1
+	l.buffer[n] = appendRecord(l.buffer[n], e)
 	l.buffered++
 }
 
 // take empties the buffer. What was lost since the last time is the first event of what comes next.
-func (l *Ledger) take() []chunk {
+func (l *Ledger) take() [][]byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	taken := l.buffer
@@ -235,12 +232,12 @@ func (l *Ledger) take() []chunk {
 	return taken
 }
 
-// giveBack takes an empty chunk for the next use.
-func (l *Ledger) giveBack(c chunk) {
+// giveBack takes a chunk for the next use.
+func (l *Ledger) giveBack(chunk []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.spare) < sparePieces {
-		l.spare = append(l.spare, chunk{records: c.records[:0]})
+	if len(l.spare) < spareChunks {
+		l.spare = append(l.spare, chunk[:0])
 	}
 }
 
@@ -264,7 +261,12 @@ func (l *Ledger) Flush(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
 	case l.flushes <- done:
-		return <-done
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	case <-l.stopped:
 		return errClosed
 	case <-ctx.Done():

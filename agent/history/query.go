@@ -78,14 +78,27 @@ type Reader interface {
 	At(ctx context.Context, at time.Time, f Filter) ([]Episode, error)
 }
 
+// patience is how long a question waits for what was recorded before it to be written.
+const patience = time.Second
+
+// current is what there is to read, with all that was recorded before. Where that cannot be written, the answer is of what could be.
+func (l *Ledger) current(ctx context.Context) *view {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := l.Flush(ctx); err != nil {
+		l.opts.Log.Debug("asked of what is not all written", "err", err)
+	}
+	return l.shown.Load().view()
+}
+
 // Events implements Reader.
 func (l *Ledger) Events(ctx context.Context, f Filter, visit Visit) error {
-	return l.shown.Load().view().events(ctx, f, visit)
+	return l.current(ctx).events(ctx, f, visit)
 }
 
 // Last implements Reader.
 func (l *Ledger) Last(ctx context.Context, n int, f Filter) ([]Entry, error) {
-	return l.shown.Load().view().last(ctx, n, f)
+	return l.current(ctx).last(ctx, n, f)
 }
 
 func (v *view) events(ctx context.Context, f Filter, visit Visit) error {

@@ -32,11 +32,15 @@ func (w *writer) rotate() error {
 	if !w.seg.same(w.from) {
 		return w.seal()
 	}
-	age := time.Since(fromMicros(w.seg.created))
-	if w.seg.size < w.segmentSize() && age < max(w.limits.MaxAge/partsOfAge, time.Minute) {
+	if w.seg.size < w.segmentSize() && !w.old(w.seg.created) {
 		return nil
 	}
 	return w.seal()
+}
+
+// old tells that what began then is to end, so that it can go when its age has come.
+func (w *writer) old(began int64) bool {
+	return time.Since(fromMicros(began)) >= max(w.limits.MaxAge/partsOfAge, time.Minute)
 }
 
 // seal ends the segment.
@@ -62,7 +66,12 @@ func (w *writer) seal() error {
 
 // tidy does what comes with time.
 func (w *writer) tidy() {
-	if err := w.rotate(); err != nil {
+	err := w.rotate()
+	if err == nil && w.count > 0 && w.old(w.min) { // a quiet host's, or its clock was wrong
+		w.cut = true
+		err = w.step()
+	}
+	if err != nil {
 		w.noteError(err)
 	}
 	w.retain(time.Now())

@@ -175,6 +175,7 @@ type segmentWriter struct {
 	file    *os.File
 	entries []entry
 	dirty   bool // since the last sync
+	named   bool // the directory has been synced with its name in it
 }
 
 func createSegment(dir string, first uint64, o origin) (*segmentWriter, error) {
@@ -270,9 +271,26 @@ func (w *segmentWriter) sync() error {
 	if !w.dirty {
 		return nil
 	}
-	if err := w.file.Sync(); err != nil {
+	if err := syncFile(w.file, &w.named); err != nil {
 		return fmt.Errorf("segment %s: %w", w.path, err)
 	}
 	w.dirty = false
+	return nil
+}
+
+// syncFile syncs a file, and unless it is named already, its directory.
+func syncFile(f *os.File, named *bool) error {
+	if err := f.Sync(); err != nil || *named {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(f.Name()))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return err
+	}
+	*named = true
 	return nil
 }

@@ -17,6 +17,7 @@ type tail struct {
 	// foreign: its header is another boot's.
 	foreign bool
 	dirty   bool // since the last sync
+	named   bool // the directory has been synced with its name in it
 	frame   []byte
 }
 
@@ -152,7 +153,7 @@ func (t *tail) sync() error {
 	if !t.dirty {
 		return nil
 	}
-	if err := t.file.Sync(); err != nil {
+	if err := syncFile(t.file, &t.named); err != nil {
 		return fmt.Errorf("tail %s: %w", t.path, err)
 	}
 	t.dirty = false

@@ -153,7 +153,7 @@ func viewDir(dir string) (*view, error) {
 	}
 	v := &view{}
 	next := uint64(1)
-	for _, path := range paths {
+	for i, path := range paths {
 		s, err := readSegment(path)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errEmpty) {
 			continue // retention was faster, or the writer is not so far
@@ -164,6 +164,9 @@ func viewDir(dir string) (*view, error) {
 		}
 		p := &part{segment: s}
 		if !s.sealed {
+			if i < len(paths)-1 {
+				v.damaged("segment %s has no footer: events at its end may be missing", path)
+			}
 			v.ready(p)
 			for _, e := range p.entries {
 				p.span = p.add(e.span)
@@ -180,7 +183,7 @@ func viewDir(dir string) (*view, error) {
 		for rest := left.records; len(rest) > 0; {
 			one, more, err := cutRecord(rest)
 			if err != nil {
-				return nil, fmt.Errorf("tail: %w", err)
+				break // they were looked at
 			}
 			t := recordTime(one)
 			s = s.add(span{first: left.first, count: 1, min: t, max: t})

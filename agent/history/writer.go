@@ -28,8 +28,8 @@ type writer struct {
 	tail    *tail
 	encoder *blockEncoder // nil until the first block: a quiet host needs none
 
-	chunks []chunk // taken from the buffer
-	fed    int     // bytes of the first one that are in records
+	chunks [][]byte // taken from the buffer
+	fed    int      // bytes of the first one that are in records
 
 	// The next block's records so far, of which the first tailed bytes are in the tail.
 	records []byte
@@ -185,7 +185,9 @@ func (w *writer) run() {
 			done <- w.flush()
 		case <-sync.C:
 			sync.rang()
-			w.noteError(w.sync())
+			if err := w.sync(); err != nil { // that it went well says nothing of writing
+				w.noteError(err)
+			}
 		case w.limits = <-w.l.limits:
 			w.tidy()
 		case <-tidy.C:
@@ -287,9 +289,9 @@ func (w *writer) full() bool {
 
 // feed adds records to the next block until it is full or a chunk is empty.
 func (w *writer) feed() {
-	c := w.chunks[0]
-	for w.fed < len(c.records) && !w.full() {
-		one, _, err := cutRecord(c.records[w.fed:])
+	chunk := w.chunks[0]
+	for w.fed < len(chunk) && !w.full() {
+		one, _, err := cutRecord(chunk[w.fed:])
 		if err != nil {
 			panic("history: " + err.Error()) // written by put
 		}
@@ -300,8 +302,8 @@ func (w *writer) feed() {
 		w.add(one)
 		w.fed += len(one)
 	}
-	if w.fed == len(c.records) {
-		w.l.giveBack(c)
+	if w.fed == len(chunk) {
+		w.l.giveBack(chunk)
 		w.chunks, w.fed = w.chunks[1:], 0
 	}
 }

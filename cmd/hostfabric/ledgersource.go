@@ -65,7 +65,12 @@ func (o *ledgerOptions) events(cmd *cobra.Command, req *apiv1.EventsRequest, do 
 				}
 			}
 		}
-		if errors.Is(err, io.EOF) || cmd.Context().Err() != nil {
+		switch {
+		case cmd.Context().Err() != nil:
+			return nil
+		case errors.Is(err, io.EOF) && req.GetFollow():
+			return errors.New("the agent has ended, and with it what there is to follow")
+		case errors.Is(err, io.EOF):
 			return nil
 		}
 		return err

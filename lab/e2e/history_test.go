@@ -37,6 +37,20 @@ func (h *host) had(subject string, at time.Time, more ...string) string {
 	return strings.Join(all, ", ")
 }
 
+// follow runs `hostfabric events -f`.
+func (h *host) follow() (*exec.Cmd, *bufio.Scanner) {
+	h.t.Helper()
+	cmd := exec.CommandContext(h.t.Context(), filepath.Join(bin, "hostfabric"), "events", "-f", "--socket", h.run("hostfabric.sock"), "--kind", "attach,detach")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	return cmd, bufio.NewScanner(out)
+}
+
 // TestHistory asks a real agent who had an address, over restarts and crashes of it, and reads its ledger without it.
 func TestHistory(t *testing.T) {
 	h := newHost(t, block4, block6)
@@ -54,16 +68,7 @@ func TestHistory(t *testing.T) {
 		})
 		return ipv6
 	}
-	follow := exec.CommandContext(t.Context(), filepath.Join(bin, "hostfabric"), "events", "-f", "--socket", h.run("hostfabric.sock"), "--kind", "attach,detach")
-	out, err := follow.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := follow.Start(); err != nil {
-		t.Fatal(err)
-	}
-	heard := bufio.NewScanner(out)
-
+	follow, heard := h.follow()
 	before := time.Now()
 	ipv6 := attach("first", "web-1")
 	during := time.Now()
@@ -109,7 +114,14 @@ func TestHistory(t *testing.T) {
 	ask("--dir", dir)
 	h.start()
 	ask()
-	h.stop()
+	follow, heard = h.follow()
+	if !heard.Scan() {
+		t.Errorf("who follows hears nothing of before: %v", heard.Err())
+	}
+	h.stop() // does not wait for those who follow
+	if err := follow.Wait(); err == nil {
+		t.Error("who followed an agent that has ended was told that all is well")
+	}
 	ask("--dir", dir)
 	h.start()
 	ask()
