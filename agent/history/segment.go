@@ -35,8 +35,8 @@ type segment struct {
 	broken string // why nothing of it can be read; empty: something can
 }
 
-// errEmpty is a segment whose writer was killed before there was anything in it.
-var errEmpty = errors.New("an empty segment")
+// errEmpty is a segment whose writer was killed before there was anything in it, if it is the newest; any other has lost what it had.
+var errEmpty = errors.New("there is nothing in it")
 
 // listSegments finds the segments of a directory, oldest first. Other files are nobody's business.
 func listSegments(dir string) ([]string, error) {
@@ -87,7 +87,7 @@ func readSegmentFile(f *os.File, path string) (segment, error) {
 	}
 	s := segment{path: path, size: info.Size()}
 	if s.size < fileHeaderSize {
-		return s, errEmpty
+		return s, fmt.Errorf("segment %s: %w", path, errEmpty)
 	}
 	head := make([]byte, fileHeaderSize)
 	if _, err := f.ReadAt(head, 0); err != nil {

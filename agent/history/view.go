@@ -155,7 +155,8 @@ func viewDir(dir string) (*view, error) {
 	next := uint64(1)
 	for i, path := range paths {
 		s, err := readSegment(path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errEmpty) {
+		newest := i == len(paths)-1
+		if errors.Is(err, fs.ErrNotExist) || newest && errors.Is(err, errEmpty) {
 			continue // retention was faster, or the writer is not so far
 		}
 		if err != nil {
@@ -164,7 +165,7 @@ func viewDir(dir string) (*view, error) {
 		}
 		p := &part{segment: s}
 		if !s.sealed {
-			if i < len(paths)-1 {
+			if !newest {
 				v.damaged("segment %s has no footer: events at its end may be missing", path)
 			}
 			v.ready(p)

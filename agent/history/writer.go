@@ -112,9 +112,10 @@ func (w *writer) openSegments() (free uint64, err error) {
 	}
 	for i, path := range paths {
 		s, err := readSegment(path)
-		goOn := err == nil && i == len(paths)-1 && s.same(w.origin) && s.size < w.segmentSize()
+		newest := i == len(paths)-1
+		goOn := err == nil && newest && s.same(w.origin) && s.size < w.segmentSize()
 		switch {
-		case errors.Is(err, errEmpty):
+		case newest && errors.Is(err, errEmpty):
 			err = os.Remove(path)
 		case err != nil:
 		case s.sealed && !goOn:
