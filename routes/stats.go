@@ -8,7 +8,7 @@ import (
 // Stats counts what a Table wants and has done. Reading them costs the same however many routes there are.
 type Stats struct {
 	Wanted  map[Owner]int
-	States  map[State]int // of wanted routes; one that is shadowed counts as Pending
+	States  map[State]int // of wanted routes; one that is shadowed counts as Pending, also where it would be refused
 	Foreign int           // routes of everybody else in the same table
 
 	Changes uint64 // made in the kernel
