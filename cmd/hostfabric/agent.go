@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -108,6 +109,7 @@ func serve(ctx context.Context, cfg *config.Config, r *rooms, f *fronts, externa
 		case <-r.agent.Restored():
 			notify(log, daemon.SdNotifyReady)
 			log.Info("ready", "host", cfg.Host, "api", cfg.APISocket(), "cni", cfg.CNISocket())
+			debug.FreeOSMemory() // the start takes more than what follows
 		case <-ctx.Done():
 		}
 		return nil
