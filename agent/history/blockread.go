@@ -325,7 +325,7 @@ func (b *block) readLabels() error {
 				return
 			}
 		}
-		b.labelled = len(b.u.b) == 0
+		b.labelled = !b.u.err && len(b.u.b) == 0
 		b.u.err = !b.labelled
 	})
 }
