@@ -356,23 +356,11 @@ func (b *blockEncoder) packEvents(p *packer) {
 }
 
 func (b *blockEncoder) filter() filter {
-	known := make(map[subject]struct{}, 2*len(b.subjects))
-	add := func(s subject) { known[s] = struct{}{} }
-	for _, text := range b.containers.texts {
-		add(containerSubject(text))
-	}
-	for _, text := range b.names.texts {
-		add(nameSubject(text))
-	}
-	for _, list := range b.aliases.texts {
-		for _, text := range splitTexts(list) {
-			add(nameSubject(text))
-		}
-	}
+	known := namedSubjects(b.containers.texts, b.names.texts, b.aliases.texts)
 	for _, d := range []*dictionary{&b.ipv4, &b.ipv6} {
 		for _, text := range d.texts {
 			a, _ := netip.AddrFromSlice([]byte(text)) // 4 or 16 bytes
-			add(addressSubject(a))
+			known[addressSubject(a)] = struct{}{}
 		}
 	}
 	return newFilter(known)

@@ -68,24 +68,29 @@ func (f filter) each(s subject, do func(at uint64) bool) {
 	}
 }
 
-// known are the subjects that a filter of the block has.
-func (b *block) known() map[subject]struct{} {
-	known := make(map[subject]struct{}, 2*len(b.has))
-	add := func(s subject) { known[s] = struct{}{} }
-	for _, text := range b.container.texts {
-		add(containerSubject(text))
+// namedSubjects are the containers and names that a block has texts of; the aliases of an endpoint are one text.
+func namedSubjects(containers, names, aliases []string) map[subject]struct{} {
+	known := make(map[subject]struct{}, 2*(len(containers)+len(names)))
+	for _, text := range containers {
+		known[containerSubject(text)] = struct{}{}
 	}
-	for _, text := range b.name.texts {
-		add(nameSubject(text))
+	for _, text := range names {
+		known[nameSubject(text)] = struct{}{}
 	}
-	for _, list := range b.aliases.texts {
+	for _, list := range aliases {
 		for _, text := range splitTexts(list) {
-			add(nameSubject(text))
+			known[nameSubject(text)] = struct{}{}
 		}
 	}
+	return known
+}
+
+// known are the subjects that a filter of the block has.
+func (b *block) known() map[subject]struct{} {
+	known := namedSubjects(b.container.texts, b.name.texts, b.aliases.texts)
 	for _, addrs := range b.addrs {
 		for _, a := range addrs {
-			add(addressSubject(a))
+			known[addressSubject(a)] = struct{}{}
 		}
 	}
 	return known

@@ -86,7 +86,7 @@ func (l *Ledger) current(ctx context.Context) *view {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := l.Flush(ctx); err != nil {
-		l.opts.Log.Debug("asked of what is not all written", "err", err)
+		l.log.Debug("asked of what is not all written", "err", err)
 	}
 	return l.shown.Load().view()
 }
